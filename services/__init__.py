@@ -1,0 +1,1 @@
+"""One folder per service, all alike; none imports another."""
