@@ -1,0 +1,1 @@
+"""Compatibility of what crosses a boundary: schemas, golden examples, topics, permission rows."""
