@@ -1,0 +1,35 @@
+# Two commands: `make up` and `make test`. Both build .venv first, from requirements.lock.
+.PHONY: up down test check lock install
+BIN := .venv/bin
+
+up:
+	./kisum up
+
+down:
+	./kisum down
+
+test: install
+	$(BIN)/pytest
+
+check: install
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+install:
+	@./kisum --install-only
+
+# Pins every package for CPython 3.11 to 3.14; an existing pin stays unless pyproject.toml excludes it (remove the file
+# to take the newest). The first line is what a first run downloads.
+lock: install
+	rm -rf build/lock && mkdir -p build/lock
+	$(BIN)/python -m venv build/lock/venv
+	build/lock/venv/bin/python -m pip install --quiet uv==0.13.8
+	test ! -f requirements.lock || grep -v '^# download size' requirements.lock > build/lock/requirements.lock
+	build/lock/venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	    --no-emit-index-url --no-annotate --extra dev -o build/lock/requirements.lock pyproject.toml
+	build/lock/venv/bin/python -m pip download --quiet --require-hashes --only-binary :all: \
+	    -r build/lock/requirements.lock -d build/lock/wheels
+	{ echo "# download size: $$(du --summarize --block-size=1MB build/lock/wheels | cut -f1) MB" && \
+	    cat build/lock/requirements.lock; } > build/lock/complete && mv build/lock/complete requirements.lock
