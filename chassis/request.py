@@ -1,0 +1,73 @@
+"""What one request is known by, from its first byte to its log line."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Annotated, Any, Final, TypeVar, cast
+from uuid import UUID
+
+from fastapi import Depends, Request
+from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.types import Scope
+
+from contracts.identifiers import CompanyId, UserId, new_id
+from infra.clock import Clock
+from infra.postgres.database import Database
+from middleware.identity import Identity
+
+_SCOPE_KEY: Final = "kisum.request"
+
+Component = TypeVar("Component")
+
+
+@dataclass
+class RequestRecord:
+    """Filled by the steps a request passes; read by the request log and by problem bodies."""
+
+    request_id: UUID = field(default_factory=new_id)
+    endpoint: str | None = None
+    action: str | None = None
+    user_id: UserId | None = None
+    company_id: CompanyId | None = None
+    identity: Identity | None = None
+    #: The problem code, where the answer is a problem.
+    reason: str | None = None
+
+
+def record_of(scope: Scope) -> RequestRecord:
+    """The record of a request, made when it is first asked for."""
+    return cast("RequestRecord", scope.setdefault(_SCOPE_KEY, RequestRecord()))
+
+
+async def _identity(request: Request) -> Identity:
+    identity = record_of(request.scope).identity
+    if identity is None:
+        raise RuntimeError(f"{request.url.path} reads the caller, but its guard lets in callers who are not signed in")
+    return identity
+
+
+async def _now(request: Request) -> datetime:
+    clock: Clock = request.app.state.clock
+    return clock()
+
+
+async def _unit_of_work(request: Request) -> Any:
+    database: Database = request.app.state.database
+    async with database.unit_of_work() as session:
+        yield session
+
+
+def component(kind: type[Component]) -> Any:
+    """A dependency on what the service's composition root built under this type."""
+
+    async def provide(request: Request) -> Component:
+        return cast("Component", request.app.state.components[kind])
+
+    return Depends(provide)
+
+
+#: The signed-in caller.
+Caller = Annotated[Identity, Depends(_identity)]
+#: The time of the request, from the service's clock.
+Now = Annotated[datetime, Depends(_now)]
+#: The request's transaction. It ends before the answer leaves: who reads 201 can rely on the commit.
+Work = Annotated[AsyncSession, Depends(_unit_of_work, scope="function")]

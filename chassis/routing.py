@@ -1,0 +1,105 @@
+"""Routes that pass their guard before anything of theirs runs."""
+
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import Any, Final
+
+from fastapi import APIRouter
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict, SecretStr, field_validator
+from pydantic_core import PydanticCustomError
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.types import Message, Receive, Scope, Send
+
+from chassis.request import record_of
+from middleware.guards import Public, guard_of
+from middleware.token import TokenVerifier
+
+_BODY_BYTES_MAX: Final = 1024 * 1024
+_FIRST_PRINTABLE: Final = 0x20
+
+
+class RouteWithoutGuardError(Exception):
+    """A service declares a route and not who may call it; it must not start."""
+
+
+class GuardedRoute(APIRoute):
+    """A route whose guard is judged in plain ASGI, before the body is read or a dependency is resolved."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        record = record_of(scope)
+        record.endpoint = self.path
+        record.action = self.name
+        if not isinstance(guard_of(self.endpoint), Public):
+            verifier: TokenVerifier = scope["app"].state.components[TokenVerifier]
+            identity = await verifier.identify(Headers(scope=scope).get("authorization"))
+            record.identity = identity
+            record.user_id = identity.user_id
+        await super().handle(scope, _limited(scope, receive), send)
+
+
+def _limited(scope: Scope, receive: Receive) -> Receive:
+    """Refuse a body over the limit: by its announced length before a byte is read, else when it gets there.
+
+    FastAPI's own limit answers in plain text, past the problem handlers.
+    """
+    too_large = HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is over {_BODY_BYTES_MAX} bytes")
+    announced = Headers(scope=scope).get("content-length", "0")
+    read_bytes = 0
+
+    async def receive_limited() -> Message:
+        nonlocal read_bytes
+        if announced.isdecimal() and int(announced) > _BODY_BYTES_MAX:
+            raise too_large
+        message = await receive()
+        read_bytes += len(message.get("body", b""))
+        if read_bytes > _BODY_BYTES_MAX:
+            raise too_large
+        return message
+
+    return receive_limited
+
+
+def router(*, prefix: str, tag: str) -> APIRouter:
+    """A resource's router: guarded routes under a service's route group."""
+    return APIRouter(prefix=prefix, tags=[tag], route_class=GuardedRoute)
+
+
+def refuse_unguarded(routers: Iterable[APIRouter]) -> None:
+    """Raises RouteWithoutGuardError naming every route whose handler declares no guard."""
+    bare = [
+        f"{'|'.join(sorted(route.methods or ()))} {route.path}"
+        for each in routers
+        for route in each.routes
+        if isinstance(route, APIRoute) and (not isinstance(route, GuardedRoute) or guard_of(route.endpoint) is None)
+    ]
+    if bare:
+        raise RouteWithoutGuardError(f"No guard is declared for {', '.join(bare)}. Add @guard(...) over the handler.")
+
+
+class RequestModel(BaseModel):
+    """A request body: closed, strict about types, and never changed after it was read."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, str_strip_whitespace=True)
+
+    @field_validator("*")
+    @classmethod
+    def _is_text(cls, value: Any) -> Any:
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        # PostgreSQL stores no NUL, and no other control character belongs into a name or an address.
+        if isinstance(text, str) and not text.isprintable() and any(ord(each) < _FIRST_PRINTABLE for each in text):
+            raise PydanticCustomError("control_character", "No control characters are allowed")
+        return value
+
+
+class ResponseModel(BaseModel):
+    """An answer's body."""
+
+    model_config = ConfigDict(frozen=True, from_attributes=True)
+
+
+def problem_statuses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Declare in OpenAPI which problems a route answers with."""
+    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"description": "Problem", "content": content} for status in statuses}

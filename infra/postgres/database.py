@@ -1,0 +1,108 @@
+"""The one place that opens connections to PostgreSQL and the one place that commits."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import asyncpg
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.sql import text
+
+from contracts.errors import DomainError, Kind
+
+_CONNECT_TIMEOUT_SECONDS: Final = 2.0
+#: Longer than the server's own limits below: it ends only what the server no longer answers.
+_ANSWER_TIMEOUT_SECONDS: Final = 7.0
+_POOL_WAIT_SECONDS: Final = 2.0
+_SESSION_LIMITS: Final = {
+    # A request waits for no lock and no query longer than its caller would.
+    "statement_timeout": "5s",
+    "lock_timeout": "4s",
+    "idle_in_transaction_session_timeout": "15s",
+}
+#: What says nothing of the request itself: the same request may well succeed a second later.
+_PASSING: Final = (
+    OSError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.QueryCanceledError,
+    asyncpg.SerializationError,
+)
+
+
+class DatabaseUnavailableError(DomainError):
+    """PostgreSQL is away, starting, or did not answer in time; nothing was committed."""
+
+    kind = Kind.UNAVAILABLE
+    code = "database_unavailable"
+    title = "The database cannot be reached"
+
+
+class Database:
+    """A service's own database, reached as its application role.
+
+    :param url: `postgresql://role:password@host:port/database`; the driver is chosen here.
+    """
+
+    def __init__(self, url: str, *, application_name: str, connections_max: int = 10) -> None:
+        self._url = url
+        self._application_name = application_name
+        self._engine = create_async_engine(
+            "postgresql+asyncpg://",
+            async_creator=self._connect,
+            pool_size=connections_max,
+            max_overflow=0,
+            pool_timeout=_POOL_WAIT_SECONDS,
+        )
+        self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
+
+    async def _connect(self) -> Any:
+        try:
+            return await asyncpg.connect(
+                self._url,
+                timeout=_CONNECT_TIMEOUT_SECONDS,
+                command_timeout=_ANSWER_TIMEOUT_SECONDS,
+                server_settings={"application_name": self._application_name, **_SESSION_LIMITS},
+            )
+        except (OSError, TimeoutError, asyncpg.CannotConnectNowError, asyncpg.PostgresConnectionError) as error:
+            raise DatabaseUnavailableError(type(error).__name__) from error
+
+    @asynccontextmanager
+    async def unit_of_work(self) -> AsyncIterator[AsyncSession]:
+        """One transaction: committed when the block ends, rolled back when it raises.
+
+        An error whose `remembered` is true is a refusal that must leave a trace (a failed sign-in): what was written
+        before it is committed, and the error goes on.
+
+        Raises DatabaseUnavailableError when PostgreSQL is away at any moment of it.
+        """
+        try:
+            async with self._sessions() as session:
+                try:
+                    yield session
+                except DomainError as error:
+                    if error.remembered:
+                        await session.commit()
+                    raise
+                await session.commit()
+        except PoolTimeoutError as error:
+            raise DatabaseUnavailableError("every connection is in use") from error
+        except DBAPIError as error:
+            cause = error.orig.__cause__ if error.orig else None
+            if error.connection_invalidated or isinstance(cause, _PASSING):
+                raise DatabaseUnavailableError(type(cause).__name__) from error
+            raise
+        except TimeoutError as error:
+            raise DatabaseUnavailableError("no answer") from error
+
+    async def check(self) -> None:
+        """Prove that a query can be answered now; raises DatabaseUnavailableError when it cannot."""
+        async with self.unit_of_work() as session:
+            await session.execute(text("select 1"))
+
+    async def close(self) -> None:
+        await self._engine.dispose()

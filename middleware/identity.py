@@ -1,0 +1,15 @@
+"""Who is asking: the verified content of an access token."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from contracts.identifiers import UserId
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A person and the session they act in. Identity only: what they may do is never in a token (design §5)."""
+
+    user_id: UserId
+    session_id: UUID
+    generation: int

@@ -1,0 +1,1 @@
+"""Auth: who a person is, which companies they belong to, and what they were granted."""

@@ -1,0 +1,53 @@
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import Field
+
+from chassis.request import Caller, Now, Work
+from chassis.routing import RequestModel, ResponseModel, problem_statuses, router
+from middleware.guards import SignedIn, guard
+from services.auth.companies import operations
+from services.auth.manifest import MANIFEST
+
+companies = router(prefix=MANIFEST.route_group, tag="companies")
+
+
+class NewCompany(RequestModel):
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class CompanyBody(ResponseModel):
+    id: UUID
+    name: str
+    created_at: datetime
+
+
+@companies.post("/companies", status_code=201, responses=problem_statuses(401, 422, 503))
+@guard(SignedIn())
+async def found_company(body: NewCompany, caller: Caller, work: Work, now: Now) -> CompanyBody:
+    """Create a company; the caller becomes its superadmin."""
+    company = await operations.found(work, name=body.name, founder=caller.user_id, now=now)
+    return CompanyBody.model_validate(company)
+
+
+class OwnMembership(ResponseModel):
+    company_id: UUID
+    company_name: str
+    status: str
+    superadmin: bool
+
+
+@companies.get("/me/companies", responses=problem_statuses(401, 503))
+@guard(SignedIn())
+async def my_companies(caller: Caller, work: Work) -> list[OwnMembership]:
+    """The companies the caller belongs to."""
+    return [
+        OwnMembership(
+            company_id=company.id,
+            company_name=company.name,
+            status=membership.status,
+            superadmin=membership.superadmin,
+        )
+        for company, membership in await operations.companies_of(work, caller.user_id)
+    ]

@@ -1,0 +1,15 @@
+from chassis.manifest import Manifest
+
+MANIFEST = Manifest(
+    key="auth",
+    kind="system",
+    definition="Says who a person is, which companies they belong to and what was granted to them.",
+    owns=("users", "companies", "memberships", "sessions", "signing keys"),
+    reads=(),
+    publishes=(),
+    must_nots=(
+        "put a name or a mail address into an event or a log line",
+        "say what a company is entitled to: that is Core's",
+        "decide a request of a module: the module does, from its own cache",
+    ),
+)

@@ -1,0 +1,116 @@
+"""When a sign-in is refused, and what a refresh token is worth."""
+
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import Final
+
+from contracts.errors import DomainError, Kind
+
+FAILED_ATTEMPTS_MAX: Final = 10
+FAILED_ATTEMPTS_WINDOW: Final = timedelta(minutes=15)
+_REFRESH_TOKEN_BYTES: Final = 32
+
+
+class SignInRefusedError(DomainError):
+    """Unknown address and wrong password are one answer: it must not tell who has an account."""
+
+    kind = Kind.UNAUTHENTICATED
+    code = "sign_in_refused"
+    title = "The mail address or the password is wrong"
+    remembered = True
+
+    def __init__(self) -> None:
+        super().__init__("Check both and try again.")
+
+
+class SignInPausedError(DomainError):
+    kind = Kind.TOO_MANY
+    code = "sign_in_paused"
+    title = "Too many failed sign-ins"
+
+    def __init__(self, retry_after_seconds: int) -> None:
+        super().__init__(f"Sign-in to this account is paused. Try again in {retry_after_seconds} s.")
+        self.retry_after_seconds = retry_after_seconds
+
+
+class RefreshRefusedError(DomainError):
+    kind = Kind.UNAUTHENTICATED
+    code = "refresh_refused"
+    title = "The refresh token is not valid"
+
+    def __init__(self) -> None:
+        super().__init__("It was never issued, has expired, or its session has ended. Sign in again.")
+
+
+class RefreshTokenReusedError(DomainError):
+    """A refresh token works once. Its second use means that two parties hold it, so the session ends for both."""
+
+    kind = Kind.UNAUTHENTICATED
+    code = "refresh_token_reused"
+    title = "The refresh token was used before"
+    remembered = True
+
+    def __init__(self) -> None:
+        super().__init__("The session was ended for safety. Sign in again.")
+
+
+class SessionUnknownError(DomainError):
+    kind = Kind.NOT_FOUND
+    code = "session_unknown"
+    title = "There is no such session"
+
+    def __init__(self) -> None:
+        super().__init__("You have no session with this id.")
+
+
+def check_attempts(failed_attempts: int, last_failed_at: datetime | None, now: datetime) -> None:
+    """Raises SignInPausedError while the account has too many failures in the window."""
+    if last_failed_at is None or failed_attempts < FAILED_ATTEMPTS_MAX:
+        return
+    remaining = last_failed_at + FAILED_ATTEMPTS_WINDOW - now
+    if remaining > timedelta():
+        raise SignInPausedError(int(remaining.total_seconds()) + 1)
+
+
+def failures_after(failed_attempts: int, last_failed_at: datetime | None, now: datetime) -> int:
+    """The count after one more failure; a window without any starts again at one."""
+    fresh = last_failed_at is not None and now - last_failed_at < FAILED_ATTEMPTS_WINDOW
+    return failed_attempts + 1 if fresh else 1
+
+
+def new_refresh_token() -> str:
+    """256 random bits: nothing to guess, nothing to read in it."""
+    return secrets.token_urlsafe(_REFRESH_TOKEN_BYTES)
+
+
+def refresh_token_hash(token: str) -> bytes:
+    """What is stored. SHA-256 is enough for a random secret; a password needs more."""
+    return hashlib.sha256(token.encode()).digest()
+
+
+class RefreshOutcome(Enum):
+    ROTATE = "rotate"
+    REUSED = "reused"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True)
+class RefreshState:
+    """What is known of the session a refresh token belongs to."""
+
+    current_hash: bytes
+    expires_at: datetime
+    ended_at: datetime | None
+
+
+def judge_refresh(state: RefreshState | None, presented_hash: bytes, now: datetime) -> RefreshOutcome:
+    """What to do with a refresh token. `state` is None where no session ever issued it."""
+    if state is None or state.ended_at is not None or now >= state.expires_at:
+        return RefreshOutcome.REFUSED
+    if not hmac.compare_digest(state.current_hash, presented_hash):
+        return RefreshOutcome.REUSED
+    return RefreshOutcome.ROTATE

@@ -1,0 +1,1 @@
+"""The keys access tokens are signed with."""
