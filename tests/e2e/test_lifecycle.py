@@ -1,0 +1,211 @@
+"""Starting, stopping and being started wrongly, as a user and an operator meet it."""
+
+import json
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.e2e.kisum import Kisum
+from tests.harness.waiting import wait_until
+
+PASSWORD = "a long enough passphrase"
+
+
+def one_line(result: subprocess.CompletedProcess[str]) -> str:
+    """What a refused command says: one line, no traceback, not zero."""
+    assert result.returncode not in {0, None}
+    assert "Traceback" not in result.stdout + result.stderr
+    (line,) = result.stderr.strip().splitlines()
+    assert line.startswith("kisum: ")
+    return line
+
+
+async def test_up_status_curl_second_up_down_and_everything_is_still_there(kisum: Kisum, tmp_path: Path) -> None:
+    modes = {folder: folder.stat().st_mode for folder in tmp_path.parents}
+    printed = kisum.up()
+    assert {folder: folder.stat().st_mode for folder in tmp_path.parents} == modes
+
+    lines = [line for line in printed.splitlines() if re.match(r"curl |TOKEN=", line)]
+    assert len(lines) == 3
+    pasted = subprocess.run(["bash", "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
+    signed_up, me = (json.loads(line) for line in pasted.stdout.strip().replace("}{", "}\n{").splitlines())
+    assert signed_up == me
+
+    again = kisum.run("up")
+    assert again.returncode == 0
+    assert "runs already" in again.stdout
+    status = kisum.run("status")
+    assert (status.returncode, "ready" in status.stdout) == (0, True)
+
+    made_admin = kisum.run("admins", "add", me["email"])
+    assert (made_admin.returncode, "is a platform admin now" in made_admin.stdout) == (0, True), made_admin.stderr
+    assert "nobody has signed up" in one_line(kisum.run("admins", "add", "nobody@example.com")).lower()
+
+    for entry in kisum.home.rglob("*"):
+        allowed = 0o700 if entry.is_dir() else 0o600
+        assert stat.S_IMODE(entry.stat().st_mode) & ~allowed == 0, entry
+    assert stat.S_IMODE(kisum.home.stat().st_mode) == 0o700
+
+    secrets = [file.read_text() for file in (kisum.home / "secrets").iterdir()]
+    for process in psutil.process_iter(["cmdline"]):
+        line = " ".join(process.info["cmdline"] or ())
+        assert not any(secret in line for secret in secrets)
+    for log in (kisum.home / "logs").iterdir():
+        text = log.read_text(errors="replace")
+        assert me["email"] not in text
+        assert not any(secret in text for secret in secrets)
+
+    processes = list(kisum.parts().values())
+    assert kisum.run("down").returncode == 0
+    assert psutil.wait_procs(processes, timeout=10)[1] == []
+    assert kisum.run("status").returncode == 1
+    kisum.up()
+    sign_in = re.search(r"/token -d '(.*?)'", lines[1])
+    assert sign_in
+    assert kisum.call("POST", "/api/auth/token", json.loads(sign_in[1])).status == 200
+
+
+async def test_ctrl_c_stops_everything_within_ten_seconds(kisum: Kisum) -> None:
+    with kisum.start("up") as process:
+        assert process.stdout
+        assert any("Kisum is ready" in line for line in process.stdout)
+        parts = list(kisum.parts().values())
+        begun = time.monotonic()
+        os.killpg(process.pid, signal.SIGINT)
+        rest = process.stdout.read()
+    assert (process.returncode, "everything is kept" in rest) == (0, True)
+    assert time.monotonic() - begun < 10
+    assert psutil.wait_procs(parts, timeout=0.5)[1] == []
+
+
+async def test_of_two_starts_at_the_same_moment_one_refuses_with_one_line(kisum: Kisum) -> None:
+    with kisum.start("up") as first, kisum.start("up") as second:
+        outputs: dict[int, str] = {}
+        starts = {first.pid: first, second.pid: second}
+
+        async def ended() -> set[int]:
+            return {pid for pid, process in starts.items() if process.poll() is not None}
+
+        (loser,) = await wait_until(ended, bool, describe="one start gives up", timeout_seconds=60)
+        output = starts[loser].stdout
+        assert output
+        outputs[loser] = output.read()
+        assert starts[loser].returncode == 1
+        assert outputs[loser].count("\n") == 1
+        assert "another `kisum up`" in outputs[loser]
+        winner = next(process for pid, process in starts.items() if pid != loser)
+        assert winner.stdout
+        assert any("Kisum is ready" in line for line in winner.stdout)
+        winner.send_signal(signal.SIGTERM)
+        winner.stdout.read()
+
+
+async def test_a_dependency_that_is_killed_means_503_and_comes_back_by_itself(kisum: Kisum) -> None:
+    kisum.up()
+    person = {"email": "ada@example.com", "password": PASSWORD, "display_name": "Ada"}
+    assert kisum.call("POST", "/api/auth/users", person).status == 201
+    credentials = {"email": person["email"], "password": PASSWORD}
+
+    async def readiness() -> tuple[int, object]:
+        answer = kisum.call("GET", "/api/auth/readyz")
+        return answer.status, answer.body.get("detail") if isinstance(answer.body, dict) else answer.body
+
+    for part in ("postgres", "kafka"):
+        parts = kisum.parts()
+        # A supervisor that does not run starts nothing again: so the outage can be looked at.
+        parts["supervisor"].suspend()
+        parts[part].kill()
+        away = await wait_until(
+            readiness, lambda state: state[0] == 503, describe=f"not ready without {part}", timeout_seconds=20
+        )
+        assert part in str(away[1])
+        answer = kisum.call("POST", "/api/auth/token", credentials)
+        if part == "postgres":
+            assert (answer.status, answer.body["code"]) == (503, "database_unavailable")
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert answer.headers["retry-after"] == "1"
+        else:
+            assert answer.status == 200
+        parts["supervisor"].resume()
+        await wait_until(readiness, lambda state: state[0] == 200, describe=f"ready again after {part}")
+        assert kisum.call("POST", "/api/auth/token", credentials).status == 200
+
+
+async def test_one_process_each_and_one_that_dies_is_started_again(kisum: Kisum) -> None:
+    kisum.up("--processes")
+    (service,) = [part for name, part in kisum.parts().items() if name == "services"]
+    service.kill()
+
+    async def restarted() -> bool:
+        parts = kisum.parts()
+        return "services" in parts and parts["services"].pid != service.pid
+
+    await wait_until(restarted, bool, describe="a new process of the service")
+    await wait_until(kisum.is_healthy, bool, describe="the service is ready again")
+
+
+def test_a_taken_port_is_named(kisum: Kisum) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        line = one_line(kisum.run("up", "--port", str(port)))
+    assert f"port {port}" in line
+    assert "--port" in line
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert str(tmp_path / "file") in one_line(Kisum(tmp_path / "file").run("up"))
+    assert str(tmp_path / "file") in one_line(Kisum(tmp_path / "file" / "below").run("up"))
+
+
+def test_a_folder_of_a_newer_version_is_left_alone(kisum: Kisum) -> None:
+    kisum.home.mkdir(mode=0o700)
+    record = kisum.home / "state.json"
+    record.write_text('{"format": 999}')
+    assert "newer" in one_line(kisum.run("up"))
+    assert record.read_text() == '{"format": 999}'
+    record.unlink()
+
+
+def test_reset_asks_and_refuses_while_it_runs(kisum: Kisum) -> None:
+    kisum.up()
+    assert "in use" in one_line(kisum.run("reset", "--yes"))
+    assert kisum.run("down").returncode == 0
+    assert kisum.run("reset").returncode == 1
+    assert kisum.home.exists()
+    assert kisum.run("reset", "--yes").returncode == 0
+    assert not kisum.home.exists()
+
+
+def test_what_needs_a_running_system_says_so(kisum: Kisum) -> None:
+    assert "not running" in one_line(kisum.run("admins", "add", "ada@example.com"))
+    assert "not running" in kisum.run("down").stdout
+    assert kisum.run("status").returncode == 1
+
+
+def test_doctor_is_content_here(kisum: Kisum) -> None:
+    result = kisum.run("doctor")
+    assert result.returncode == 0, result.stdout
+    assert "NOT" not in result.stdout
+
+
+@pytest.mark.parametrize("command", ["up", "down", "status", "serve", "doctor", "reset", "admins", "topics"])
+def test_every_command_explains_itself(kisum: Kisum, command: str) -> None:
+    explained = kisum.run(command, "--help")
+    assert (explained.returncode, "Usage: kisum" in explained.stdout) == (0, True)
+
+
+def test_serve_names_every_setting_that_is_missing(kisum: Kisum) -> None:
+    line = one_line(kisum.run("serve", "auth", "--port", "1"))
+    for name in ("DATABASE_URL", "KAFKA_PASSWORD", "TOKEN_ISSUER", "ROOT_PRIVATE_KEY"):
+        assert f"KISUM_AUTH_{name}" in line
