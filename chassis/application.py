@@ -38,7 +38,7 @@ def build_app(service: Service[Settings], settings: Settings, *, clock: Clock = 
         application_name=service.name,
         connections_max=settings.database_connections_max,
     )
-    kafka = KafkaProbe(settings.kafka, [topic for topic in TOPICS if service.name in (topic.owner, *topic.readers)])
+    kafka = KafkaProbe(settings.kafka, [topic for topic in TOPICS if service.name in topic.writers | topic.readers])
     components = service.compose(settings, database, clock)
     if TokenVerifier not in components:
         raise IncompleteServiceError(f"{service.name} composes no TokenVerifier")

@@ -3,6 +3,7 @@ import asyncio
 import click
 
 from cli.installation import Installation, home
+from cli.registry import load
 from cli.running import running
 from contracts.errors import DomainError
 from infra.clock import utc_now
@@ -35,6 +36,7 @@ def add(email: str) -> None:
 
 
 async def _add(email: str) -> PlatformAdmin:
+    load(["auth"])  # All of its tables: they refer to one another.
     state = StateFolder.open(home())
     running(state)
     installation = Installation(state)

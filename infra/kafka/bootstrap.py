@@ -289,7 +289,7 @@ def _was_created(answer: "Future[None]") -> bool:
     try:
         answer.result(_REQUEST_TIMEOUT_SECONDS)
     except KafkaException as refused:
-        if False:
+        if refused.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
             return False
         raise
     return True

@@ -16,7 +16,7 @@ import psutil
 
 ROOT = Path(__file__).parents[2]
 #: Nothing may be fetched any more: every address beyond this machine is a closed port.
-OFFLINE = {name: "http://127.0.0.1:1" for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")}
+OFFLINE = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:1")
 
 
 @dataclass(frozen=True)

@@ -52,12 +52,12 @@ async def running_service(
     prefix = runtime.new_prefix()
     kafka = KafkaConnection(
         bootstrap_servers=runtime.kafka_admin.bootstrap_servers,
-        username=f"{prefix}{service.name}",
+        username=service.name,
         password="principal of a test",
         topic_prefix=prefix,
     )
     database = await service_database(runtime, service)
-    own_topics = [topic for topic in TOPICS if service.name in (topic.owner, *topic.readers)]
+    own_topics = [topic for topic in TOPICS if service.name in topic.writers | topic.readers]
     admin = KafkaConnection(
         bootstrap_servers=runtime.kafka_admin.bootstrap_servers,
         username=runtime.kafka_admin.username,

@@ -1,0 +1,73 @@
+"""Every service is alike: one name, the same files, a guard on each route."""
+
+from pathlib import Path
+
+import pytest
+from fastapi.routing import APIRoute
+
+from chassis.routing import GuardedRoute
+from cli.registry import load, service_names
+from contracts.services import MODULES, SERVICES
+from middleware.guards import guard_of
+
+ROOT = Path(__file__).parents[2]
+SERVICE_FILES = {
+    "__init__.py",
+    "README.md",
+    "manifest.py",
+    "settings.py",
+    "app.py",
+    "consumers.py",
+    "jobs.py",
+    "database.py",
+}
+RESOURCE_FILES = {"__init__.py", "rules.py", "tables.py", "operations.py", "http.py", "seed.toml"}
+NOT_RESOURCES = {"migrations", "projections", "__pycache__"}
+
+names = pytest.mark.parametrize("name", service_names())
+
+
+@names
+def test_a_services_name_is_one(name: str) -> None:
+    service = load([name])[name]
+    assert name in SERVICES
+    assert service.name == service.manifest.key == name
+    assert service.settings.model_config.get("env_prefix") == f"KISUM_{name.upper()}_"
+    assert (service.manifest.kind == "system") == (name not in MODULES)
+    assert service.migrations == ROOT / "services" / name / "migrations"
+
+
+@names
+def test_a_service_has_the_files_every_service_has_and_no_others(name: str) -> None:
+    folder = ROOT / "services" / name
+    files = {entry.name for entry in folder.iterdir() if entry.is_file()}
+    assert {"__init__.py", "README.md", "manifest.py", "settings.py", "app.py"} <= files <= SERVICE_FILES
+    for resource in (entry for entry in folder.iterdir() if entry.is_dir() and entry.name not in NOT_RESOURCES):
+        found = {entry.name for entry in resource.iterdir() if entry.name != "__pycache__"}
+        assert found <= RESOURCE_FILES, resource
+
+
+@names
+def test_each_route_is_in_its_group_guarded_and_says_what_it_answers(name: str) -> None:
+    service = load([name])[name]
+    routes = [route for router in service.routers for route in router.routes]
+    assert routes
+    for route in routes:
+        assert isinstance(route, GuardedRoute)
+        assert route.path.startswith(service.manifest.route_group + "/")
+        assert guard_of(route.endpoint) is not None
+        assert "/{" in route.path or 503 in _declared(route), f"{route.path} can meet a database that is away"
+
+
+def _declared(route: APIRoute) -> set[int]:
+    return {int(status) for status in route.responses}
+
+
+@names
+def test_a_service_says_what_it_must_not_do(name: str) -> None:
+    manifest = load([name])[name].manifest
+    assert manifest.must_nots
+    assert manifest.owns
+    readme = (ROOT / "services" / name / "README.md").read_text()
+    assert "## Invariants" in readme
+    assert "## When it fails" in readme
