@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-import psutil  # type: ignore[import-untyped]  # it ships no types
+import psutil
 
 from infra.embedded.state import write_private
 

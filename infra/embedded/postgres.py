@@ -21,7 +21,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import asyncpg
-import psutil  # type: ignore[import-untyped]  # it ships no types
+import psutil
 
 from infra.embedded.child import Child, last_line, run, stop_orphan, stop_processes
 from infra.embedded.errors import CannotStart

@@ -54,6 +54,12 @@ async def test_a_server_that_is_away_is_a_fact_of_its_own() -> None:
     await database.close()
 
 
+async def run(database: Database, *statements: str) -> None:
+    async with database.unit_of_work() as work:
+        for statement in statements:
+            await work.execute(text(statement))
+
+
 @pytest.mark.parametrize(
     "statement", ["select pg_sleep(60)", "select pg_terminate_backend(pg_backend_pid())"], ids=["too slow", "cut off"]
 )
@@ -63,9 +69,7 @@ async def test_a_query_that_is_ended_from_outside_is_the_same_fact_and_the_next_
     one, _ = await two_services(runtime)
     database = Database(one.url(runtime.administrator_url), application_name="test")
     with pytest.raises(DatabaseUnavailableError):
-        async with database.unit_of_work() as work:
-            await work.execute(text("set local statement_timeout = '100ms'"))
-            await work.execute(text(statement))
+        await run(database, "set local statement_timeout = '100ms'", statement)
     await database.check()
     await database.close()
 
@@ -76,7 +80,5 @@ async def test_a_lock_held_by_another_is_waited_for_only_so_long(runtime: Runtim
     async with database.unit_of_work() as holder:
         await holder.execute(text("select pg_advisory_xact_lock(1)"))
         with pytest.raises(DatabaseUnavailableError):
-            async with database.unit_of_work() as waiting:
-                await waiting.execute(text("set local lock_timeout = '100ms'"))
-                await waiting.execute(text("select pg_advisory_xact_lock(1)"))
+            await run(database, "set local lock_timeout = '100ms'", "select pg_advisory_xact_lock(1)")
     await database.close()

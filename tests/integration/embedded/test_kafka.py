@@ -4,7 +4,7 @@ import signal
 import socket
 import time
 
-import psutil  # type: ignore[import-untyped]  # it ships no types
+import psutil
 import pytest
 import pytest_asyncio
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition

@@ -6,7 +6,7 @@ import socket
 from pathlib import Path
 
 import asyncpg
-import psutil  # type: ignore[import-untyped]  # it ships no types
+import psutil
 import pytest
 import pytest_asyncio
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]  # it ships no types
+import psutil
 import pytest
 import pytest_asyncio
 
@@ -19,7 +19,7 @@ from infra.embedded.supervisor import Supervisor
 from tests.harness.waiting import wait_until
 
 SERVER = (
-    "import os, sys, time; print('up', flush=True); open(sys.argv[1], 'a').write(f'{os.getpid()}\\n'); time.sleep(600)"
+    "import os, signal, sys; print('up', flush=True); open(sys.argv[1], 'a').write(f'{os.getpid()}\\n'); signal.pause()"
 )
 DEAF = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + SERVER
 
