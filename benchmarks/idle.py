@@ -1,6 +1,6 @@
 """What an idle installation costs: `python -m benchmarks.idle [SECONDS]` beside a running `kisum up`.
 
-Memory is the proportional set size of every process of it (shared pages counted once); processor time is what all of them
+Memory is the proportional set size of its processes (shared pages counted once); processor time is what all of them
 used in the window, as a part of one core.
 """
 
