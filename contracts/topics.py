@@ -40,6 +40,10 @@ class Topic:
     payloads: tuple[type[Payload], ...]
     #: Who writes besides the owner; only acknowledgements, which every instance sends.
     other_writers: frozenset[str] = frozenset()
+    #: Readers of a state topic that keep a projection of it in their database; the others run the access feed.
+    projected_by: frozenset[str] = frozenset()
+    #: Records of other topics, as they were, that the owner could not apply. Only operators read them.
+    dead_letters: bool = False
     extra: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -96,11 +100,12 @@ def _everyone_but(owner: str) -> frozenset[str]:
     return frozenset(SERVICES) - {owner}
 
 
-TOPICS: Final[tuple[Topic, ...]] = (
+_EVENTS: Final[tuple[Topic, ...]] = (
     Topic(
         name="entitlements.companies.v1",
         owner="entitlements",
         readers=_everyone_but("entitlements"),
+        projected_by=frozenset({"auth"}),
         key="company_id",
         partitions=2,
         cleanup="compact",
@@ -111,6 +116,7 @@ TOPICS: Final[tuple[Topic, ...]] = (
         name="entitlements.catalog.v1",
         owner="entitlements",
         readers=frozenset({"auth", "checkout", "access_resolver"}),
+        projected_by=frozenset({"checkout"}),
         key="kind/key",
         partitions=1,
         cleanup="compact",
@@ -230,10 +236,42 @@ TOPICS: Final[tuple[Topic, ...]] = (
     ),
 )
 
+
+def _dead_letters(topics: Iterable[Topic]) -> Iterable[Topic]:
+    """One topic for each service that does work on facts or keeps projections; the access feed quarantines instead."""
+    are_facts = [topic for topic in topics if topic.cleanup == "delete" and topic.retention_ms is None]
+    workers = {reader for topic in are_facts for reader in topic.readers} | {
+        reader for topic in topics for reader in topic.projected_by
+    }
+    for service in sorted(workers):
+        yield Topic(
+            name=f"{service}.dead-letters.v1",
+            owner=service,
+            readers=frozenset(),
+            key="that of the original",
+            partitions=1,
+            cleanup="delete",
+            payloads=(),
+            dead_letters=True,
+            # Larger than any original by the headers that say why it is here.
+            extra={"retention.bytes": "-1", "max.message.bytes": str(BATCH_SIZE_MAX_BYTES + 64 * 1024)},
+        )
+
+
+TOPICS: Final[tuple[Topic, ...]] = (*_EVENTS, *_dead_letters(_EVENTS))
+
 #: Every payload a topic carries, by its type.
 PAYLOADS: Final[Mapping[str, type[Payload]]] = {
     payload.event_type: payload for topic in TOPICS for payload in topic.payloads
 }
+
+
+def dead_letters_of(service: str) -> Topic:
+    """Where a service that does work puts the records it cannot apply. Raises LookupError for any other."""
+    for topic in TOPICS:
+        if topic.dead_letters and topic.owner == service:
+            return topic
+    raise LookupError(f"{service} does no work on events and has no dead letters")
 
 
 def faults_of(topics: Iterable[Topic]) -> list[str]:
@@ -265,8 +303,9 @@ def _faults_of(topic: Topic) -> Iterable[str]:
         for holds, fault in (
             (matched[1] == namespace, f"the name does not begin with the owner {topic.owner!r}"),
             (topic.owner not in topic.readers, "the owner reads its topic anyway"),
-            (topic.readers or topic.other_writers, "nobody reads it"),
-            (topic.payloads, "it carries no event"),
+            (topic.projected_by <= topic.readers, "who keeps a projection of it does not read it"),
+            (topic.readers or topic.other_writers or topic.dead_letters, "nobody reads it"),
+            (bool(topic.payloads) != topic.dead_letters, "it carries no event"),
             (topic.partitions >= 1, "it has no partition"),
             (
                 topic.cleanup == "delete" or (topic.retention_ms is None and topic.keyed_by == "aggregate_id"),
@@ -281,12 +320,17 @@ def _faults_of(topic: Topic) -> Iterable[str]:
 
 
 def event_map(topics: Iterable[Topic] = TOPICS) -> str:
-    """Who tells whom what, as a Markdown table. `kisum topics map` prints it and the README holds it."""
+    """Who tells whom what, as a Markdown table. `kisum topics map` prints it and the README holds it.
+
+    Dead letters are left out: they tell nobody anything.
+    """
     lines = [
         "| Topic | Events | Key | Partitions | Kept | Written by | Read by |",
         "|---|---|---|---|---|---|---|",
     ]
     for topic in topics:
+        if topic.dead_letters:
+            continue
         cells = (
             topic.name,
             ", ".join(name.partition(".")[2] for name in topic.event_types),
