@@ -43,6 +43,7 @@ _SETTINGS = {
     "max_logical_replication_workers": "0",
     "max_wal_senders": "0",
     "jit": "off",
+    "track_commit_timestamp": "on",  # revocations are timed from the commit
     "timezone": "UTC",
     "log_timezone": "UTC",
     "log_checkpoints": "off",

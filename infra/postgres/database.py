@@ -2,15 +2,20 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final
 
 import asyncpg
+from sqlalchemy import Connection, event, func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import Session
 from sqlalchemy.sql import text
 
 from contracts.errors import DomainError, Kind
+from contracts.identifiers import CompanyId
+from infra.postgres.row_security import COMPANY_SETTING
 
 _CONNECT_TIMEOUT_SECONDS: Final = 2.0
 #: Longer than the server's own limits below: it ends only what the server no longer answers.
@@ -40,6 +45,11 @@ class DatabaseUnavailableError(DomainError):
     kind = Kind.UNAVAILABLE
     code = "database_unavailable"
     title = "The database cannot be reached"
+
+
+def _set_company(company_id: CompanyId, _session: Session, _transaction: Any, connection: Connection) -> None:
+    """Until the transaction's end: a setting of the session would stay on the pooled connection for the next caller."""
+    connection.execute(select(func.set_config(COMPANY_SETTING, str(company_id), True)))
 
 
 class Database:
@@ -72,8 +82,10 @@ class Database:
             raise DatabaseUnavailableError(type(error).__name__) from error
 
     @asynccontextmanager
-    async def unit_of_work(self) -> AsyncIterator[AsyncSession]:
+    async def unit_of_work(self, *, company_id: CompanyId | None = None) -> AsyncIterator[AsyncSession]:
         """One transaction: committed when the block ends, rolled back when it raises.
+
+        With a company, row-level security lets it see and write that company's rows; without one, of fenced tables none.
 
         An error whose `remembered` is true is a refusal that must leave a trace (a failed sign-in): what was written
         before it is committed, and the error goes on.
@@ -82,6 +94,8 @@ class Database:
         """
         try:
             async with self._sessions() as session:
+                if company_id is not None:
+                    event.listen(session.sync_session, "after_begin", partial(_set_company, company_id))
                 try:
                     yield session
                 except DomainError as error:

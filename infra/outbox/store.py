@@ -1,0 +1,285 @@
+"""The relay's side of the outbox's tables, all on one connection of its own, which also holds the lock of the leader.
+
+Nothing is deleted or counted on any other connection: when this one is gone, so is the right to.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, Final
+
+import asyncpg
+
+from infra.outbox.tables import CHANNEL
+from infra.outbox.writer import Lane
+
+#: One number for all: advisory locks are per database.
+_LEADER_LOCK: Final = 7_305_800_002
+_CONNECT_TIMEOUT_SECONDS: Final = 3.0
+_QUERY_TIMEOUT_SECONDS: Final = 10.0
+#: PostgreSQL ends the session of a leader that is silent for so long, frozen or cut off, and with it the lock.
+_SILENCE_MAX: Final = "5s"
+#: A leader that has heard nothing from PostgreSQL for so long asks before it sends: it may be leader no more.
+_PROOF_AGE_MAX_SECONDS: Final = 3.0
+_DEPTH_MAX: Final = 100_000
+
+
+class StoreLostError(Exception):
+    """The connection broke or was ended; this relay is no leader any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A record that is pending. `fact_id` is none for a state; `epoch` and `version` are 0 for a fact."""
+
+    topic: str
+    key: str
+    value: bytes
+    headers: tuple[tuple[str, bytes], ...]
+    epoch: int = 0
+    version: int = 0
+    fact_id: int | None = None
+
+
+@dataclass(frozen=True)
+class Publisher:
+    """The row of the publisher."""
+
+    epoch: int
+    epoch_complete: bool
+    publish_counter: int
+
+
+@dataclass
+class Progress:
+    """What is known of one partition; offsets are next offsets."""
+
+    topic: str
+    partition: int
+    topic_id: str
+    acknowledged_offset: int
+    checked_offset: int
+    lost: bool = False
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A row the log will never take."""
+
+    row: Row
+    reason: str
+
+
+@dataclass
+class Settlement:
+    """What a round came to: rows acknowledged, rows refused, partitions that moved."""
+
+    acknowledged: list[Row] = field(default_factory=list)
+    refused: list[Refusal] = field(default_factory=list)
+    moved: list[Progress] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """What is pending: rows up to 100,000, and since when the oldest."""
+
+    depth: int = 0
+    refused: int = 0
+    oldest_at: datetime | None = None
+
+
+_READ_STATES: Final = """
+    select now() as read_at, pending.*
+    from (select 1) as one left join lateral (
+        select topic, key, value, headers, epoch, version from outbox_states
+        where lane = $1 and refused_at is null order by position limit $2
+    ) as pending on true
+"""
+_READ_FACTS: Final = """
+    select id, topic, key, value, headers from outbox_facts where refused_at is null order by id limit $1
+"""
+# A row that a writer holds is skipped: it is being replaced, or it is deleted with the next settlement.
+_SETTLE: Final = """
+    with sent as (
+        select * from unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) as sent (topic, key, epoch, version)
+    ), held as (
+        select pending.ctid from outbox_states as pending join sent using (topic, key, epoch, version)
+        for update of pending skip locked
+    ), deleted as (
+        delete from outbox_states where ctid = any (array (select ctid from held)) returning topic, key
+    ), deleted_facts as (
+        delete from outbox_facts where id = any ($5::bigint[])
+    ), counted as (
+        update outbox_publisher set publish_counter = publish_counter + $6 where $6 > 0
+    ), moved as (
+        insert into outbox_partitions (topic, partition, topic_id, acknowledged_offset, checked_offset)
+        select * from unnest($7::text[], $8::integer[], $9::text[], $10::bigint[], $11::bigint[])
+        on conflict (topic, partition) do update set
+            acknowledged_offset = greatest(outbox_partitions.acknowledged_offset, excluded.acknowledged_offset),
+            checked_offset = greatest(outbox_partitions.checked_offset, excluded.checked_offset)
+        where outbox_partitions.topic_id = excluded.topic_id
+    )
+    select topic, key from deleted
+"""
+_REFUSE_STATE: Final = """
+    update outbox_states set refused_at = now(), refusal = $5
+    where topic = $1 and key = $2 and epoch = $3 and version = $4
+"""
+_REFUSE_FACT: Final = "update outbox_facts set refused_at = now(), refusal = $2 where id = $1"
+_LOSE: Final = "update outbox_partitions set lost_at = coalesce(lost_at, now()) where topic = any ($1::text[])"
+_BACKLOG: Final = f"""
+    select count(*) filter (where not refused) as depth, count(*) filter (where refused) as refused,
+        min(enqueued_at) filter (where not refused) as oldest_at
+    from (
+        (select enqueued_at, refused_at is not null as refused from outbox_states limit {_DEPTH_MAX})
+        union all (select enqueued_at, refused_at is not null from outbox_facts limit {_DEPTH_MAX})
+    ) as pending
+"""  # noqa: S608 - a constant
+
+
+class OutboxStore:
+    """One connection. Every method raises StoreLostError when it is gone."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self._connection = connection
+        self._one_at_a_time = asyncio.Lock()
+        self._proved_at = time.monotonic()
+
+    @classmethod
+    async def open(cls, url: str) -> "OutboxStore":
+        try:
+            connection = await asyncpg.connect(
+                url,
+                timeout=_CONNECT_TIMEOUT_SECONDS,
+                command_timeout=_QUERY_TIMEOUT_SECONDS,
+                server_settings={"application_name": "outbox relay", "idle_session_timeout": _SILENCE_MAX},
+            )
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise StoreLostError(f"no connection: {error!r}") from error
+        return cls(connection)
+
+    async def try_lead(self) -> bool:
+        """Whether this connection now holds the lock; it keeps it until it ends."""
+        return bool(await self._run(self._connection.fetchval, "select pg_try_advisory_lock($1)", _LEADER_LOCK))
+
+    async def listen(self, notified: Callable[[], None]) -> None:
+        """Call `notified` whenever a transaction that wrote has committed."""
+        await self._run(self._connection.add_listener, CHANNEL, lambda *_: notified())
+
+    async def prove(self) -> None:
+        """Show that the connection, and so the lock, is still there."""
+        await self._run(self._connection.fetchval, "select 1")
+
+    async def prove_if_old(self) -> None:
+        """The same, if the last answer is seconds old: this process may have been frozen since."""
+        if time.monotonic() - self._proved_at > _PROOF_AGE_MAX_SECONDS:
+            await self.prove()
+
+    async def read_states(self, lane: Lane, limit: int) -> tuple[datetime, list[Row]]:
+        """Pending states of a lane in its order, and the database time before which all committed ones are seen."""
+        found = await self._run(self._connection.fetch, _READ_STATES, int(lane), limit)
+        rows = [
+            Row(
+                topic=record["topic"],
+                key=record["key"],
+                value=record["value"],
+                headers=_headers(record["headers"]),
+                epoch=record["epoch"],
+                version=record["version"],
+            )
+            for record in found
+            if record["topic"] is not None
+        ]
+        return found[0]["read_at"], rows
+
+    async def read_facts(self, limit: int) -> list[Row]:
+        """Pending facts, oldest first."""
+        found = await self._run(self._connection.fetch, _READ_FACTS, limit)
+        return [
+            Row(
+                topic=record["topic"],
+                key=record["key"],
+                value=record["value"],
+                headers=_headers(record["headers"]),
+                fact_id=record["id"],
+            )
+            for record in found
+        ]
+
+    async def settle(self, settlement: Settlement, *, newly_acknowledged: int) -> set[tuple[str, str]]:
+        """Delete what was acknowledged, set aside what was refused; returns the keys of the states deleted.
+
+        A state that was replaced since, or that a writer holds, stays.
+        """
+        states = [row for row in settlement.acknowledged if row.fact_id is None]
+        facts = [row.fact_id for row in settlement.acknowledged if row.fact_id is not None]
+        moved = settlement.moved
+        deleted = await self._run(
+            self._connection.fetch,
+            _SETTLE,
+            [row.topic for row in states],
+            [row.key for row in states],
+            [row.epoch for row in states],
+            [row.version for row in states],
+            facts,
+            newly_acknowledged,
+            [progress.topic for progress in moved],
+            [progress.partition for progress in moved],
+            [progress.topic_id for progress in moved],
+            [progress.acknowledged_offset for progress in moved],
+            [progress.checked_offset for progress in moved],
+        )
+        for refusal in settlement.refused:
+            row = refusal.row
+            if row.fact_id is None:
+                set_aside: tuple[Any, ...] = (_REFUSE_STATE, row.topic, row.key, row.epoch, row.version, refusal.reason)
+            else:
+                set_aside = (_REFUSE_FACT, row.fact_id, refusal.reason)
+            await self._run(self._connection.execute, *set_aside)
+        return {(record["topic"], record["key"]) for record in deleted}
+
+    async def publisher(self) -> Publisher:
+        found = await self._run(
+            self._connection.fetchrow, "select epoch, epoch_complete, publish_counter from outbox_publisher"
+        )
+        return Publisher(**found)
+
+    async def progress(self) -> list[Progress]:
+        """What is stored of every partition."""
+        found = await self._run(
+            self._connection.fetch,
+            "select topic, partition, topic_id, acknowledged_offset, checked_offset, lost_at is not null as lost"
+            " from outbox_partitions",
+        )
+        return [Progress(**record) for record in found]
+
+    async def lose(self, topics: Iterable[str]) -> None:
+        """Remember that the logs of these topics are not those that were written."""
+        await self._run(self._connection.execute, _LOSE, list(topics))
+
+    async def backlog(self) -> Backlog:
+        return Backlog(**await self._run(self._connection.fetchrow, _BACKLOG))
+
+    def terminate(self) -> None:
+        """End the connection without asking; a polite close would wait for one that is gone."""
+        self._connection.terminate()
+
+    async def _run(self, query: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
+        async with self._one_at_a_time:
+            asked_at = time.monotonic()
+            try:
+                answer = await query(*arguments)
+            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                raise StoreLostError(repr(error)) from error
+            self._proved_at = asked_at
+            return answer
+
+
+@lru_cache(maxsize=256)
+def _headers(document: str) -> tuple[tuple[str, bytes], ...]:
+    """Records of one type have the same headers, so nearly all come from the cache."""
+    return tuple((name, value.encode()) for name, value in json.loads(document).items())

@@ -1,0 +1,171 @@
+"""Writes events into the outbox, through the caller's own transaction. Nothing here commits."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import IntEnum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import and_, case, func, insert, null, or_, select, tuple_
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from contracts.envelope import HEADER_TYPE, Envelope, encode, envelop
+from contracts.identifiers import CompanyId, UserId, new_id
+from contracts.payload import Payload
+from contracts.topics import Topic
+from infra.outbox.tables import facts, publisher, states
+
+
+class Lane(IntEnum):
+    """What goes first. A state somebody waits for is interactive; what a job writes by the thousand is bulk."""
+
+    INTERACTIVE = 0
+    BULK = 1
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A state as its readers know it."""
+
+    topic: str
+    key: str
+    epoch: int
+    version: int
+
+    def __str__(self) -> str:
+        """As in the header `Kisum-Revision`."""
+        return f"{self.topic}:{self.key}:{self.epoch}:{self.version}"
+
+
+async def publish_state(
+    work: AsyncSession,
+    topic: Topic,
+    payload: Payload,
+    *,
+    company_id: CompanyId,
+    version: int,
+    occurred_at: datetime,
+    actor_user_id: UserId | None = None,
+    correlation_id: UUID | None = None,
+    causation_id: UUID | None = None,
+    lane: Lane = Lane.INTERACTIVE,
+) -> Revision:
+    """Have the current state of a key published when the transaction commits; it replaces one that is still pending.
+
+    The caller holds the lock of the aggregate's row and passes the version it wrote there, one more than before. Of two
+    states the newer stays, and the more urgent lane. The same version again changes nothing, but lets a row the log
+    refused be tried again. Raises EventTooLargeError, and ValueError for a payload the topic does not carry.
+    """
+    if topic.cleanup != "compact":
+        raise ValueError(f"{topic.name} carries facts, not states")
+    envelope = await _envelope(
+        work,
+        topic,
+        payload,
+        company_id=company_id,
+        version=version,
+        occurred_at=occurred_at,
+        actor_user_id=actor_user_id,
+        correlation_id=correlation_id,
+        causation_id=causation_id,
+    )
+    row = upsert(states).values(
+        **_record(topic, envelope), epoch=envelope.epoch, version=envelope.version, lane=int(lane)
+    )
+    written, pending = row.excluded, states.c
+    replaces = or_(
+        tuple_(written.epoch, written.version) > tuple_(pending.epoch, pending.version),
+        and_(
+            pending.refused_at.is_not(None),
+            tuple_(written.epoch, written.version) == tuple_(pending.epoch, pending.version),
+        ),
+    )
+    newer: dict[str, Any] = {
+        name: case((replaces, written[name]), else_=pending[name])
+        for name in ("value", "headers", "epoch", "version", "occurred_at")
+    }
+    cleared: dict[str, Any] = {
+        name: case((replaces, null()), else_=pending[name]) for name in ("refused_at", "refusal")
+    }
+    await work.execute(
+        row.on_conflict_do_update(
+            index_elements=[pending.topic, pending.key],
+            set_={**newer, **cleared, "lane": func.least(pending.lane, written.lane)},
+            where=or_(replaces, written.lane < pending.lane),
+        )
+    )
+    return Revision(topic.name, topic.record_key(envelope).decode(), envelope.epoch, envelope.version)
+
+
+async def publish_fact(
+    work: AsyncSession,
+    topic: Topic,
+    payload: Payload,
+    *,
+    company_id: CompanyId,
+    version: int,
+    occurred_at: datetime,
+    actor_user_id: UserId | None = None,
+    correlation_id: UUID | None = None,
+    causation_id: UUID | None = None,
+) -> UUID:
+    """Have a fact published when the transaction commits, after those written before it under the same key.
+
+    Facts of one key keep their order if the caller holds a lock that its other writers take too. Returns the event's
+    id. Raises EventTooLargeError, and ValueError for a payload the topic does not carry.
+    """
+    if topic.cleanup != "delete":
+        raise ValueError(f"{topic.name} carries states, not facts")
+    envelope = await _envelope(
+        work,
+        topic,
+        payload,
+        company_id=company_id,
+        version=version,
+        occurred_at=occurred_at,
+        actor_user_id=actor_user_id,
+        correlation_id=correlation_id,
+        causation_id=causation_id,
+    )
+    await work.execute(insert(facts).values(**_record(topic, envelope)))
+    return envelope.event_id
+
+
+async def _envelope(
+    work: AsyncSession,
+    topic: Topic,
+    payload: Payload,
+    *,
+    company_id: CompanyId,
+    version: int,
+    occurred_at: datetime,
+    actor_user_id: UserId | None,
+    correlation_id: UUID | None,
+    causation_id: UUID | None,
+) -> Envelope[Payload]:
+    if type(payload) not in topic.payloads:
+        raise ValueError(f"{topic.name} does not carry {payload.event_type}")
+    epoch = await work.scalar(select(publisher.c.epoch))
+    if epoch is None:
+        raise RuntimeError("outbox_publisher is empty: its migration inserts the row")
+    return envelop(
+        payload,
+        occurred_at=occurred_at,
+        company_id=company_id,
+        actor_user_id=actor_user_id,
+        epoch=epoch,
+        version=version,
+        correlation_id=correlation_id or new_id(),
+        causation_id=causation_id,
+    )
+
+
+def _record(topic: Topic, envelope: Envelope[Payload]) -> dict[str, Any]:
+    return {
+        "topic": topic.name,
+        "key": topic.record_key(envelope).decode(),
+        "value": encode(envelope),
+        "headers": {HEADER_TYPE: envelope.type},
+        "occurred_at": envelope.occurred_at,
+    }
