@@ -86,3 +86,17 @@ async def running_service(
         httpx.AsyncClient(transport=transport, base_url="http://kisum.test") as client,
     ):
         yield RunningService(app=app, client=client, clock=clock, database=database, kafka=kafka)
+
+
+@asynccontextmanager
+async def running_jobs(service: Service[Any], app: FastAPI) -> AsyncIterator[None]:
+    """The service's time-driven work beside an application whose lifespan does not run."""
+    tasks = [
+        asyncio.create_task(job(app.state.components, app.state.database, app.state.clock)) for job in service.jobs
+    ]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

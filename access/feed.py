@@ -1,0 +1,343 @@
+"""Follows the access topics into the cache: all partitions, own offsets, no consumer group (design §5 Feed).
+
+A client that is away, silent or out of range is built anew; meanwhile the state ages, and past the bounds nobody is
+answered. The cache is written by this task only.
+"""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+
+from access.cache import BlockPartition, Cache, Change, Head, Partition, Quarantine, SwapRefusedError
+from access.freshness import OWNERS, SECOND, Bounds, Clocks, HeartbeatLedger
+from access.ingest import HEARTBEAT_TOPICS, STATE_TOPICS, HeartbeatRecord, Ingest, heartbeat_of, partitions_of
+from contracts.events.heartbeat import Heartbeat
+from contracts.topics import wire_name
+from infra.kafka.connection import KafkaConnection
+
+_log = structlog.get_logger("kisum.access")
+
+_POLL_MILLISECONDS: Final = 500
+#: Small while requests are served between two batches, large while nobody can be served yet.
+_BATCH_RECORDS: Final = 200
+_FILLING_BATCH_RECORDS: Final = 2000
+_PAUSE_MIN_SECONDS: Final = 0.2
+_PAUSE_MAX_SECONDS: Final = 5.0
+_POLL_TIMEOUT_SECONDS: Final = 30.0
+
+
+class FeedSilentError(Exception):
+    """No record for so long that the client is taken for stuck."""
+
+
+class TopicsDifferError(Exception):
+    """A topic is missing or has other partitions than the registry: what is read might not be all."""
+
+
+class LogReplacedError(Exception):
+    """The log is not the one the cache was filled from: shorter, or under another topic id."""
+
+
+@dataclass
+class _Replay:
+    """One client and the generation it fills."""
+
+    generation: int
+    #: Where each partition ended when the client started.
+    ends: dict[Partition, int]
+    consumer: AIOKafkaConsumer
+    positions: dict[Partition, int]
+
+
+class Feed:
+    """Keeps a cache at the state of the topics. `run` never returns; cancel it to stop."""
+
+    def __init__(
+        self, *, kafka: KafkaConnection, cache: Cache, ingest: Ingest, clocks: Clocks, bounds: Bounds, name: str
+    ) -> None:
+        self._kafka = kafka
+        self._cache = cache
+        self._ingest = ingest
+        self._clocks = clocks
+        self._bounds = bounds
+        self._name = name
+        self._topics = {wire_name(kafka.topic_prefix, topic): topic for topic in STATE_TOPICS}
+        self._heartbeats = {
+            wire_name(kafka.topic_prefix, topic.name): owner for owner, topic in HEARTBEAT_TOPICS.items()
+        }
+        self._partitions: list[Partition] = [
+            (topic.name, number) for topic in STATE_TOPICS.values() for number in range(topic.partitions)
+        ]
+        self._ledgers = {owner: HeartbeatLedger(partitions_of(owner), clocks, bounds) for owner in OWNERS}
+        self._topic_ids: dict[str, str] = {}
+        self._received: list[tuple[str, HeartbeatRecord]] = []
+        self._rebuild_wanted = asyncio.Event()
+        self._heard_us = 0
+        self._alarmed = False
+        self._clients_started = 0
+
+    def request_rebuild(self) -> None:
+        """Fill the other generation from the beginning of the log and swap to it, while the active one serves."""
+        self._rebuild_wanted.set()
+
+    @property
+    def is_rebuilding(self) -> bool:
+        return self._rebuild_wanted.is_set()
+
+    async def run(self) -> None:
+        """Follow until cancelled. Every failure is logged, and the client built anew after a growing pause."""
+        pause_seconds = _PAUSE_MIN_SECONDS
+        while True:
+            started = self._clocks.boot_us()
+            try:
+                await self._follow()
+            except (LogReplacedError, OffsetOutOfRangeError) as error:
+                _log.error("the log was replaced: the cache starts over", error=str(error))
+                self._start_over()
+            except (KafkaError, OSError, FeedSilentError, TopicsDifferError, TimeoutError) as error:
+                _log.warning("the access feed was interrupted", error=f"{type(error).__name__}: {error}")
+            except Exception:  # noqa: BLE001  a feed that ends would look like one that is only behind
+                _log.exception("the access feed failed unexpectedly")
+            if self._clocks.boot_us() - started > self._bounds.silence_seconds * SECOND:
+                pause_seconds = _PAUSE_MIN_SECONDS
+            self._raise_alarms()
+            await asyncio.sleep(pause_seconds)
+            pause_seconds = min(_PAUSE_MAX_SECONDS, pause_seconds * 2)
+
+    def _start_over(self) -> None:
+        for ledger in self._ledgers.values():
+            ledger.forget()
+        self._topic_ids = {}
+        self._cache.start_over()
+
+    async def _follow(self) -> None:
+        self._topic_ids = self._cache.topic_ids(self._cache.head().active)
+        self._received = []
+        self._heard_us = self._clocks.boot_us()
+        live = await self._start(self._cache.head().active, with_heartbeats=True)
+        rebuild: _Replay | None = None
+        try:
+            while True:
+                await self._poll(live, _POLL_MILLISECONDS if rebuild is None else 0)
+                if self._rebuild_wanted.is_set() and rebuild is None and self._cache.head().complete:
+                    rebuild = await self._start(self._cache.empty_other(), with_heartbeats=False)
+                if rebuild is not None and await self._advance_rebuild(live, rebuild):
+                    # The next client goes on from the new generation's offsets.
+                    return
+                self._raise_alarms()
+                if self._clocks.boot_us() - self._heard_us > self._bounds.silence_seconds * SECOND:
+                    raise FeedSilentError(f"no record for {self._bounds.silence_seconds:g} s")
+        finally:
+            await live.consumer.stop()
+            if rebuild is not None:
+                await rebuild.consumer.stop()
+
+    async def _advance_rebuild(self, live: _Replay, rebuild: _Replay) -> bool:
+        await self._poll(rebuild, _POLL_MILLISECONDS // 5)
+        if any(rebuild.positions[partition] < live.positions[partition] for partition in self._partitions):
+            return False
+        try:
+            head = self._cache.swap()
+        except SwapRefusedError:
+            return False
+        self._cache.note_topic_ids(head.active, self._topic_ids)
+        self._rebuild_wanted.clear()
+        _log.info("the cache was rebuilt from the log", generation=head.generation)
+        return True
+
+    async def _start(self, generation: int, *, with_heartbeats: bool) -> _Replay:
+        """A client at a generation's offsets; raises LogReplacedError where the log does not hold them."""
+        consumer = AIOKafkaConsumer(
+            **self._kafka.aiokafka(),
+            client_id=f"{self._name}-access",
+            group_id=None,
+            enable_auto_commit=False,
+            # An offset that is not there is an event to react to, never one to step over.
+            auto_offset_reset="none",
+            fetch_max_wait_ms=_POLL_MILLISECONDS,
+            max_partition_fetch_bytes=4 * 1024 * 1024,
+        )
+        try:
+            await consumer.start()
+            self._clients_started += 1
+            await self._assert_partitions(consumer)
+            state = {self._partition(tp): tp for tp in self._state_partitions()}
+            heartbeats = [TopicPartition(topic, 0) for topic in self._heartbeats] if with_heartbeats else []
+            begins = await consumer.beginning_offsets([*state.values(), *heartbeats])
+            ends = await consumer.end_offsets([*state.values(), *heartbeats])
+            positions = self._stored_positions(generation, state, begins, ends)
+            # Nothing is awaited from here on: an assigned partition without a position would be an error.
+            consumer.assign([*state.values(), *heartbeats])
+            for partition, position in positions.items():
+                consumer.seek(state[partition], position)
+            for tp in heartbeats:
+                # Only the newest says anything.
+                consumer.seek(tp, max(begins[tp], ends[tp] - 1))
+        except BaseException:
+            await consumer.stop()
+            raise
+        return _Replay(generation, {partition: ends[tp] for partition, tp in state.items()}, consumer, positions)
+
+    def _stored_positions(
+        self,
+        generation: int,
+        state: Mapping[Partition, TopicPartition],
+        begins: Mapping[TopicPartition, int],
+        ends: Mapping[TopicPartition, int],
+    ) -> dict[Partition, int]:
+        """Where a generation goes on in each partition; at the beginning where it has nothing of it."""
+        stored = self._cache.positions(generation)
+        positions = {partition: stored.get(partition, begins[tp]) for partition, tp in state.items()}
+        for partition, tp in state.items():
+            if not begins[tp] <= positions[partition] <= ends[tp]:
+                raise LogReplacedError(
+                    f"{partition[0]}/{partition[1]} holds offsets {begins[tp]} to {ends[tp]}, "
+                    f"the cache goes on at {positions[partition]}"
+                )
+        return positions
+
+    async def _assert_partitions(self, consumer: AIOKafkaConsumer) -> None:
+        # The public calls ask for one topic at a time, with a pause after each.
+        await consumer._client.set_topics([*self._topics, *self._heartbeats])  # noqa: SLF001
+        for wire, topic in self._topics.items():
+            found = len(consumer.partitions_for_topic(wire) or ())
+            if found != STATE_TOPICS[topic].partitions:
+                raise TopicsDifferError(f"{wire} has {found} partitions, not {STATE_TOPICS[topic].partitions}")
+        for wire in self._heartbeats:
+            if not consumer.partitions_for_topic(wire):
+                raise TopicsDifferError(f"{wire} is missing")
+
+    async def _poll(self, replay: _Replay, timeout_milliseconds: int) -> None:
+        """Take what has come and apply it, with everything that follows from it, in one transaction."""
+        filling = not self._cache.head().complete or replay.generation != self._cache.head().active
+        batches = await asyncio.wait_for(
+            replay.consumer.getmany(
+                timeout_ms=timeout_milliseconds,
+                max_records=_FILLING_BATCH_RECORDS if filling else _BATCH_RECORDS,
+            ),
+            _POLL_TIMEOUT_SECONDS,
+        )
+        changes: list[Change] = []
+        for tp, batch in batches.items():
+            if tp.topic in self._heartbeats:
+                self._note_heartbeats(self._heartbeats[tp.topic], batch)
+            else:
+                changes += self._changes(tp, batch)
+        if batches:
+            self._heard_us = self._clocks.boot_us()
+        moved = await self._moved(replay)
+        if not moved and not changes and not self._received:
+            return
+        self._apply(replay, changes, moved)
+        # A full buffer would otherwise keep every other task of the process waiting.
+        await asyncio.sleep(0)
+
+    async def _moved(self, replay: _Replay) -> dict[Partition, int]:
+        """The partitions whose position moved; behind a compacted gap it may move without a record."""
+        moved = {}
+        for tp in self._state_partitions():
+            partition = self._partition(tp)
+            position: int = await replay.consumer.position(tp)
+            if position != replay.positions[partition]:
+                moved[partition] = position
+        return moved
+
+    def _apply(self, replay: _Replay, changes: list[Change], moved: dict[Partition, int]) -> None:
+        received, self._received = self._received, []
+        is_live = replay.generation == self._cache.head().active
+
+        def revise(head: Head) -> Head:
+            # The positions of a rebuild prove nothing of the generation that decides.
+            return self._revised(head, replay, received) if is_live else head
+
+        replay.positions.update(moved)
+        was_complete = self._cache.head().complete
+        head = self._cache.apply(replay.generation, changes, moved, revise)
+        if head.complete and not was_complete:
+            _log.info("the cache is complete", generation=head.generation)
+
+    def _revised(self, head: Head, replay: _Replay, received: list[tuple[str, HeartbeatRecord]]) -> Head:
+        owners = dict(zip(OWNERS, head.owners, strict=True))
+        for owner, record in received:
+            owners[owner] = self._ledgers[owner].receive(owners[owner], record.heartbeat, record.epoch, record.version)
+        for owner, ledger in self._ledgers.items():
+            owners[owner] = ledger.prove(owners[owner], replay.positions.__getitem__)
+        revised = replace(head, owners=tuple(owners[owner] for owner in OWNERS))
+        if revised.complete or any(replay.positions[partition] < end for partition, end in replay.ends.items()):
+            return revised
+        boot = self._clocks.boot_us()
+        ages = [owner.age(boot) for owner in revised.owners]
+        fresh = all(age is not None and age <= self._bounds.complete_seconds * SECOND for age in ages)
+        return replace(revised, complete=fresh)
+
+    def _note_heartbeats(self, owner: str, batch: list[Any]) -> None:
+        for record in batch:
+            heartbeat = heartbeat_of(owner, record.value)
+            if heartbeat is None:
+                _log.error("a heartbeat cannot be read", owner=owner, offset=record.offset)
+                continue
+            known = self._cache.head().owners[OWNERS.index(owner)]
+            if (heartbeat.epoch, heartbeat.version) > (known.epoch, known.heartbeat):
+                self._assert_topic_ids(heartbeat.heartbeat)
+                self._received.append((owner, heartbeat))
+
+    def _assert_topic_ids(self, heartbeat: Heartbeat) -> None:
+        """Raises LogReplacedError where a topic is not the one the cache was filled from."""
+        told = {position.topic: position.topic_id for position in heartbeat.positions if position.topic in STATE_TOPICS}
+        for topic, topic_id in told.items():
+            known = self._topic_ids.get(topic)
+            if known is not None and known != topic_id:
+                raise LogReplacedError(f"{topic} is {topic_id}, the cache was filled from {known}")
+        new = {topic: topic_id for topic, topic_id in told.items() if topic not in self._topic_ids}
+        if new:
+            self._topic_ids |= new
+            self._cache.note_topic_ids(self._cache.head().active, new)
+
+    def _changes(self, tp: TopicPartition, batch: list[Any]) -> Iterator[Change]:
+        topic = self._topics[tp.topic]
+        for record in batch:
+            change = self._ingest.change_of(topic, tp.partition, record.key, record.value)
+            if isinstance(change, Quarantine):
+                _log.error(
+                    "a record cannot be read: its subject is in quarantine",
+                    topic=topic,
+                    partition=tp.partition,
+                    offset=record.offset,
+                    why=change.why,
+                )
+            elif isinstance(change, BlockPartition):
+                _log.error(
+                    "a record's key cannot be read: its partition is in quarantine",
+                    topic=topic,
+                    partition=tp.partition,
+                    offset=record.offset,
+                )
+            yield change
+
+    def _raise_alarms(self) -> None:
+        boot = self._clocks.boot_us()
+        ages = {owner: known.age(boot) for owner, known in zip(OWNERS, self._cache.head().owners, strict=True)}
+        stale = {
+            owner: None if age is None else round(age / SECOND, 1)
+            for owner, age in ages.items()
+            if age is None or age > self._bounds.soft_seconds * SECOND
+        }
+        if bool(stale) != self._alarmed and self._cache.head().complete:
+            self._alarmed = bool(stale)
+            if stale:
+                _log.error("the access state is stale", ages_seconds=stale, bound_seconds=self._bounds.soft_seconds)
+            else:
+                _log.info("the access state is fresh again")
+
+    def _state_partitions(self) -> Iterator[TopicPartition]:
+        for wire, topic in self._topics.items():
+            for number in range(STATE_TOPICS[topic].partitions):
+                yield TopicPartition(wire, number)
+
+    def _partition(self, tp: TopicPartition) -> Partition:
+        return self._topics[tp.topic], tp.partition

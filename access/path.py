@@ -1,0 +1,327 @@
+"""What a service holds of the access path: one object that follows the topics and decides from its own cache."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from access.cache import MAP_SIZE_BYTES, Cache, Flag, Head, Partition
+from access.decision import (
+    Decision,
+    Requirement,
+    decide,
+    decide_active_member,
+    decide_company_admin,
+    decide_platform_admin,
+)
+from access.feed import Feed
+from access.freshness import OWNERS, SECOND, Bounds, Clocks, Window, judge
+from access.ingest import COMPANIES, MEMBERSHIPS, PERMISSIONS, SESSIONS, SIGNING_KEYS, Ingest, partition_of
+from access.records import (
+    Entitlement,
+    Membership,
+    PermissionTable,
+    membership_key,
+    sessions_key,
+    sessions_of,
+    signing_key_key,
+    signing_key_of,
+)
+from access.scopes import ScopeValue
+from access.unknown import StateUnknownError
+from contracts.identifiers import PLATFORM_COMPANY_ID
+from contracts.problems import Reason
+from infra.kafka.connection import KafkaConnection
+
+_INCOMPLETE: Final = "this instance is still loading the access state"
+_KID_LENGTH_MAX: Final = 120
+_ENTITLEMENTS, _AUTH = 0, 1
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """Whether an instance can decide; where it cannot, why."""
+
+    is_ready: bool
+    why: str | None = None
+
+
+@dataclass(frozen=True)
+class Status:
+    """The access path as an operator sees it."""
+
+    ready: Readiness
+    generation: int
+    is_rebuilding: bool
+    ages_seconds: Mapping[str, float | None]
+    positions: Mapping[Partition, int]
+    flags: tuple[Flag, ...]
+    blocked: tuple[tuple[Partition, bytes], ...]
+
+
+@lru_cache(maxsize=64)
+def _public_key(raw: bytes) -> Ed25519PublicKey:
+    return Ed25519PublicKey.from_public_bytes(raw)
+
+
+class AccessPath:
+    """The feed, the cache and the decision of one service."""
+
+    def __init__(self, cache: Cache, feed: Feed, clocks: Clocks, bounds: Bounds) -> None:
+        """Use `AccessPath.open`."""
+        self.cache = cache
+        self._feed = feed
+        self._clocks = clocks
+        self._bounds = bounds
+        self._wall, self._boot = clocks.wall_us, clocks.boot_us
+        self._windows_of: Head | None = None
+        self._reading_window = self._writing_window = Window(cache.head().owners, bounds, reading=True)
+        self._tables: dict[str, PermissionTable] = {}
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        *,
+        service: str,
+        modules: Collection[str],
+        kafka: KafkaConnection,
+        root_key: Ed25519PublicKey,
+        clocks: Clocks | None = None,
+        bounds: Bounds | None = None,
+        map_size_bytes: int = MAP_SIZE_BYTES,
+    ) -> "AccessPath":
+        """Open the cache in `folder`; nothing is connected before `run`.
+
+        `modules` are those whose grants are kept: a module's own, all for the resolver, none for a service that only
+        judges memberships. Open it after a fork. Raises CacheAlreadyOpenError.
+        """
+        clocks, bounds = clocks or Clocks.of(), bounds or Bounds()
+        cache = Cache.open(
+            folder,
+            boot_id=clocks.boot_id,
+            # Another root key vouches for other signing keys, another prefix is another installation's log.
+            scope=f"{sorted(modules)} {root_key.public_bytes_raw().hex()} {kafka.topic_prefix}",
+            map_size_bytes=map_size_bytes,
+        )
+        ingest = Ingest(modules=modules, root_key=root_key)
+        feed = Feed(kafka=kafka, cache=cache, ingest=ingest, clocks=clocks, bounds=bounds, name=service)
+        return cls(cache, feed, clocks, bounds)
+
+    async def run(self) -> None:
+        """Follow the topics until cancelled."""
+        await self._feed.run()
+
+    def close(self) -> None:
+        """Close the cache. `run` must have ended."""
+        self.cache.close()
+
+    # Decisions.
+
+    def decide(
+        self,
+        company_id: UUID,
+        user_id: UUID,
+        requirement: Requirement,
+        *,
+        reading: bool,
+        values: Mapping[str, ScopeValue] | None = None,
+    ) -> Decision:
+        """Whether this person may, in this company, now. `reading` is a request that changes nothing.
+
+        `values` are the scope values of the object asked for; None where the operation or the query judges them.
+        """
+        module = requirement.module
+        company = company_id.bytes
+        head, membership, entitlement, permissions = self.cache.read_decision(
+            b"m" + company + user_id.bytes, b"e" + company, requirement.permissions_key
+        )
+        wall, boot = self._wall(), self._boot()
+        if self._windows_of is not head:
+            self._take(head)
+        window = self._reading_window if reading and not requirement.administration else self._writing_window
+        if not (head.complete and boot <= window.boot_max and window.apart_min <= wall - boot <= window.apart_max):
+            return self._unknown(head, reading=reading and not requirement.administration)
+        if head.is_doubtful:
+            doubt = self._doubt(
+                head,
+                (COMPANIES, f"{company_id}", entitlement, _ENTITLEMENTS),
+                (MEMBERSHIPS, f"{company_id}/{user_id}", membership, _AUTH),
+                (PERMISSIONS, module, permissions, _AUTH),
+            )
+            if doubt is not None:
+                return Decision(Reason.STATE_UNKNOWN, detail=doubt)
+        table = self._tables.get(module)
+        if permissions is None:
+            table = None
+        elif table is None or table.raw != permissions:
+            table = self._tables[module] = PermissionTable(permissions)
+        decision = decide(
+            None if membership is None else Membership(membership),
+            None if entitlement is None else Entitlement(entitlement),
+            table,
+            requirement,
+            window.now(wall, boot),
+            values,
+        )
+        decision.age_us = window.age(boot)
+        return decision
+
+    def decide_active_member(self, company_id: UUID, user_id: UUID, *, reading: bool) -> Decision:
+        """Guard A."""
+        membership, unknown = self._membership(company_id, user_id, reading=reading)
+        return unknown or self._aged(decide_active_member(membership))
+
+    def decide_company_admin(self, company_id: UUID, user_id: UUID) -> Decision:
+        """Guard T: judged by the hard bound of writes on every method."""
+        membership, unknown = self._membership(company_id, user_id, reading=False)
+        return unknown or self._aged(decide_company_admin(membership))
+
+    def decide_platform_admin(self, user_id: UUID) -> Decision:
+        """Guard P: judged by the hard bound of writes on every method."""
+        membership, unknown = self._membership(PLATFORM_COMPANY_ID, user_id, reading=False)
+        return unknown or self._aged(decide_platform_admin(membership))
+
+    def decide_signed_in(self, *, reading: bool) -> Decision:
+        """Whether what is known of sessions is fresh enough to let a signed-in person through."""
+        head = self.cache.head()
+        return self._unknown_of_auth(head, reading=reading) or self._aged(Decision(None))
+
+    # Identity.
+
+    def signing_key(self, kid: str) -> Ed25519PublicKey | None:
+        """The public key of a key id, or None where there is none to believe now.
+
+        Raises StateUnknownError where it may be one that has not arrived: while the cache is incomplete or Auth's state
+        is older than the hard bound of writes.
+        """
+        if not kid.isascii() or not 0 < len(kid) <= _KID_LENGTH_MAX:
+            return None
+        head, (raw,) = self.cache.read((signing_key_key(kid),))
+        if not head.complete:
+            raise StateUnknownError(_INCOMPLETE)
+        doubt = self._doubt(head, (SIGNING_KEYS, kid, raw, _AUTH))
+        if raw is None or doubt is not None:
+            freshness = judge(head.owners[_AUTH:], self._clocks, self._bounds, reading=False, names=OWNERS[_AUTH:])
+            doubt = doubt or freshness.doubt
+            if doubt is not None:
+                raise StateUnknownError(doubt, age_seconds=_seconds(freshness.age))
+            return None
+        record = signing_key_of(raw)
+        if record.status is None:
+            raise StateUnknownError("the newest state of the key that signed your token could not be read")
+        now = judge(head.owners[_AUTH:], self._clocks, self._bounds, reading=True, names=OWNERS[_AUTH:]).now
+        return _public_key(record.public_key) if record.verifies(now) else None
+
+    def session_is_live(self, user_id: UUID, session_id: UUID, generation: int) -> bool:
+        """Whether a token's session has not been ended. Raises StateUnknownError where that cannot be said."""
+        head, (raw,) = self.cache.read((sessions_key(user_id),))
+        unknown = self._unknown_of_auth(head, reading=True)
+        doubt = unknown.detail if unknown is not None else self._doubt(head, (SESSIONS, str(user_id), raw, _AUTH))
+        if doubt is not None:
+            raise StateUnknownError(doubt)
+        if raw is None:
+            return True
+        record = sessions_of(raw)
+        if record.is_unknown:
+            raise StateUnknownError("the newest state of your sessions could not be read")
+        return record.is_live(session_id, generation)
+
+    @property
+    def keys_generation(self) -> int:
+        """Another number than before means that a token verified earlier has to be verified again."""
+        return self.cache.head().keys_generation
+
+    # State.
+
+    @property
+    def ready(self) -> Readiness:
+        """Whether decisions are possible: complete, and inside the hard bound of reading, with or without Kafka."""
+        head = self.cache.head()
+        if not head.complete:
+            return Readiness(is_ready=False, why=_INCOMPLETE)
+        doubt = judge(head.owners, self._clocks, self._bounds, reading=True).doubt
+        return Readiness(is_ready=doubt is None, why=doubt)
+
+    def status(self) -> Status:
+        """Everything an operator asks first."""
+        head = self.cache.head()
+        boot = self._boot()
+        return Status(
+            ready=self.ready,
+            generation=head.generation,
+            is_rebuilding=self._feed.is_rebuilding,
+            ages_seconds={name: _seconds(owner.age(boot)) for name, owner in zip(OWNERS, head.owners, strict=True)},
+            positions=self.cache.positions(head.active),
+            flags=tuple(self.cache.flags()),
+            blocked=tuple(self.cache.blocks()),
+        )
+
+    def request_rebuild(self) -> None:
+        """Rebuild the cache from the log while it serves. `generation` in `status` counts up when it is done."""
+        self._feed.request_rebuild()
+
+    # Parts.
+
+    def _take(self, head: Head) -> None:
+        self._reading_window = Window(head.owners, self._bounds, reading=True)
+        self._writing_window = Window(head.owners, self._bounds, reading=False)
+        self._windows_of = head
+
+    def _membership(
+        self, company_id: UUID, user_id: UUID, *, reading: bool
+    ) -> tuple[Membership | None, Decision | None]:
+        head, (raw,) = self.cache.read((membership_key(company_id, user_id),))
+        unknown = self._unknown_of_auth(head, reading=reading)
+        if unknown is None:
+            doubt = self._doubt(head, (MEMBERSHIPS, f"{company_id}/{user_id}", raw, _AUTH))
+            unknown = None if doubt is None else Decision(Reason.STATE_UNKNOWN, detail=doubt)
+        return None if raw is None else Membership(raw), unknown
+
+    def _aged(self, decision: Decision) -> Decision:
+        decision.age_us = self.cache.head().owners[_AUTH].age(self._boot())
+        return decision
+
+    def _unknown(self, head: Head, *, reading: bool) -> Decision:
+        if not head.complete:
+            unknown = Decision(Reason.STATE_UNKNOWN, detail=_INCOMPLETE)
+            unknown.age_us = None
+            return unknown
+        freshness = judge(head.owners, self._clocks, self._bounds, reading=reading)
+        # The clocks may have moved on since the window was compared.
+        unknown = Decision(Reason.STATE_UNKNOWN, detail=freshness.doubt or "the access state was stale for a moment")
+        unknown.age_us = freshness.age
+        return unknown
+
+    def _unknown_of_auth(self, head: Head, *, reading: bool) -> Decision | None:
+        if not head.complete:
+            return self._unknown(head, reading=reading)
+        freshness = judge(head.owners[_AUTH:], self._clocks, self._bounds, reading=reading, names=OWNERS[_AUTH:])
+        if freshness.doubt is None:
+            return None
+        unknown = Decision(Reason.STATE_UNKNOWN, detail=freshness.doubt)
+        unknown.age_us = freshness.age
+        return unknown
+
+    def _doubt(self, head: Head, *subjects: tuple[str, str, bytes | None, int]) -> str | None:
+        """Why one of these subjects is unknown whatever its record says: its partition, or its epoch."""
+        blocked = self.cache.blocked_partitions() if head.blocks else frozenset()
+        for topic, key, raw, owner in subjects:
+            if blocked and partition_of(topic, key.encode()) in blocked:
+                return f"a record in this part of {topic} could not be read"
+            floor = head.owners[owner].epoch_floor
+            if floor and (raw is None or _epoch(raw) < floor):
+                return f"{OWNERS[owner]} was restored and has not published its state again yet"
+        return None
+
+
+def _epoch(raw: bytes) -> int:
+    return int.from_bytes(raw[1:9], "little")
+
+
+def _seconds(age_us: int | None) -> float | None:
+    return None if age_us is None else round(age_us / SECOND, 3)

@@ -1,0 +1,210 @@
+"""The five steps a request passes (design §5): token, company, access context, module, permission.
+
+Pure async on the ASGI scope, before the body is read. Steps three to five are one decision; it names the step that
+failed. An exception nobody expected leaves through here as what it is and never as a yes.
+"""
+
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+from uuid import UUID
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from starlette.datastructures import Headers
+from starlette.types import Scope
+
+from access.decision import Decision, Requirement
+from access.path import AccessPath
+from contracts.errors import DomainError, Kind
+from contracts.identifiers import PLATFORM_COMPANY_ID, CompanyId, UserId
+from contracts.problems import ProblemCode
+from infra.clock import Clock
+from middleware.context import AccessContext, put_context
+from middleware.guards import ActiveMember, CompanyAdmin, Guard, Permission, PlatformAdmin, Public, SignedIn
+from middleware.identity import Identity
+from middleware.refusals import FixUrls, refusal, revision_of
+from middleware.token import TokenVerifier
+
+COMPANY_HEADER: Final = "Kisum-Company-Id"
+#: What changes nothing, and is judged by the longer bound.
+_READING_METHODS: Final = frozenset({"GET", "HEAD"})
+
+
+class CompanyHeaderMissingError(DomainError):
+    kind = Kind.INVALID
+    code = ProblemCode.COMPANY_HEADER_MISSING.value
+    title = "The request does not say for which company it is"
+
+
+class CompanyHeaderInvalidError(DomainError):
+    kind = Kind.INVALID
+    code = ProblemCode.COMPANY_HEADER_INVALID.value
+    title = "The request does not name one company"
+
+
+class Judge(Protocol):
+    """Who decides: the service's access path, or Auth by its own rows. Each method answers, none raises a refusal."""
+
+    async def permission(
+        self, company_id: CompanyId, user_id: UserId, requirement: Requirement, *, reading: bool
+    ) -> Decision: ...
+
+    async def active_member(self, company_id: CompanyId, user_id: UserId, *, reading: bool) -> Decision: ...
+
+    async def company_admin(self, company_id: CompanyId, user_id: UserId) -> Decision: ...
+
+    async def platform_admin(self, user_id: UserId) -> Decision: ...
+
+    async def signed_in(self, *, reading: bool) -> Decision: ...
+
+
+class CacheJudge:
+    """Judges from the service's own cache."""
+
+    def __init__(self, path: AccessPath) -> None:
+        self._path = path
+
+    async def permission(
+        self, company_id: CompanyId, user_id: UserId, requirement: Requirement, *, reading: bool
+    ) -> Decision:
+        return self._path.decide(company_id, user_id, requirement, reading=reading)
+
+    async def active_member(self, company_id: CompanyId, user_id: UserId, *, reading: bool) -> Decision:
+        return self._path.decide_active_member(company_id, user_id, reading=reading)
+
+    async def company_admin(self, company_id: CompanyId, user_id: UserId) -> Decision:
+        return self._path.decide_company_admin(company_id, user_id)
+
+    async def platform_admin(self, user_id: UserId) -> Decision:
+        return self._path.decide_platform_admin(user_id)
+
+    async def signed_in(self, *, reading: bool) -> Decision:
+        return self._path.decide_signed_in(reading=reading)
+
+
+@dataclass(frozen=True)
+class Chain:
+    """What the steps need of a service."""
+
+    verifier: TokenVerifier
+    judge: Judge
+    #: Where what is missing can be had, shown in refusals.
+    fix_urls: FixUrls = field(default_factory=dict)
+
+
+class RequestFacts(Protocol):
+    """What the chain learns of a request, step by step, so that a refused one is logged with it too."""
+
+    identity: Identity | None
+    user_id: UserId | None
+    company_id: CompanyId | None
+    access: AccessContext | None
+
+
+def cached_chain(
+    path: AccessPath, *, issuer: str, audience: str, clock: Clock, fix_urls: FixUrls | None = None
+) -> Chain:
+    """The chain of a service that runs the access feed: keys, sessions and decisions are those of its cache."""
+
+    async def key_of(kid: str) -> Ed25519PublicKey | None:
+        return path.signing_key(kid)
+
+    async def session_is_live(identity: Identity) -> bool:
+        return path.session_is_live(identity.user_id, identity.session_id, identity.generation)
+
+    verifier = TokenVerifier(
+        issuer=issuer, audience=audience, key_of=key_of, session_is_live=session_is_live, clock=clock
+    )
+    return Chain(verifier=verifier, judge=CacheJudge(path), fix_urls=fix_urls or {})
+
+
+async def pass_guard(guard: Guard, scope: Scope, chain: Chain, record: RequestFacts) -> None:
+    """Let a request pass or raise the refusal: a DomainError of kind UNAUTHENTICATED, INVALID, REFUSED or UNAVAILABLE.
+
+    Fills `record` as far as it came. For guards that ask for a company the AccessContext is on the scope too, where
+    `middleware.context.context_of` finds it.
+    """
+    if isinstance(guard, Public):
+        return
+    headers = Headers(scope=scope)
+    identity = await validate_jwt(headers, chain)
+    record.identity, record.user_id = identity, identity.user_id
+    reading = scope["method"] in _READING_METHODS
+    if isinstance(guard, SignedIn):
+        _refuse(await chain.judge.signed_in(reading=reading), None, PLATFORM_COMPANY_ID, identity, chain)
+        return
+    company_id = PLATFORM_COMPANY_ID if isinstance(guard, PlatformAdmin) else require_company_context(headers)
+    record.company_id = company_id
+    context = await resolve_access_context(guard, company_id, identity, chain, reading=reading)
+    record.access = context
+    put_context(scope, context)
+
+
+async def validate_jwt(headers: Headers, chain: Chain) -> Identity:
+    """Step one: who is asking."""
+    return await chain.verifier.identify(headers.get("authorization"))
+
+
+def require_company_context(headers: Headers) -> CompanyId:
+    """Step two: for which company. Raises CompanyHeaderMissingError or CompanyHeaderInvalidError."""
+    given = headers.getlist(COMPANY_HEADER)
+    if not given:
+        raise CompanyHeaderMissingError(f"Send the header {COMPANY_HEADER} with the id of the company you act in.")
+    try:
+        company_id = UUID(given[0])
+    except ValueError:
+        company_id = None
+    if len(given) > 1 or company_id is None or str(company_id) != given[0]:
+        raise CompanyHeaderInvalidError(f"The header {COMPANY_HEADER} holds one company id, a lowercase UUID.")
+    return CompanyId(company_id)
+
+
+async def resolve_access_context(
+    guard: ActiveMember | CompanyAdmin | PlatformAdmin | Permission,
+    company_id: CompanyId,
+    identity: Identity,
+    chain: Chain,
+    *,
+    reading: bool,
+) -> AccessContext:
+    """Steps three to five: membership, module and permission, in the order of the decision's layers."""
+    user_id = identity.user_id
+    requirement = guard.requirement if isinstance(guard, Permission) else None
+    match guard:
+        case Permission():
+            decision = await chain.judge.permission(company_id, user_id, guard.requirement, reading=reading)
+        case ActiveMember():
+            decision = await chain.judge.active_member(company_id, user_id, reading=reading)
+        case CompanyAdmin():
+            decision = await chain.judge.company_admin(company_id, user_id)
+        case _:
+            decision = await chain.judge.platform_admin(user_id)
+    _refuse(decision, requirement, company_id, identity, chain, platform=isinstance(guard, PlatformAdmin))
+    return AccessContext(
+        decision,
+        user_id=user_id,
+        company_id=company_id,
+        requirement=requirement,
+        source=guard.scope if isinstance(guard, Permission) else None,
+        fix_urls=chain.fix_urls,
+    )
+
+
+def _refuse(
+    decision: Decision,
+    requirement: Requirement | None,
+    company_id: CompanyId,
+    identity: Identity,
+    chain: Chain,
+    *,
+    platform: bool = False,
+) -> None:
+    # Only a decision that says so lets through, whatever else a judge may come up with.
+    if decision.allowed is True:
+        return
+    raise refusal(
+        decision,
+        requirement=requirement,
+        revision=revision_of(decision, company_id, identity.user_id),
+        fix_urls=chain.fix_urls,
+        platform=platform,
+    )

@@ -1,0 +1,93 @@
+"""What the chain leaves for a handler: who acts in which company, and on which objects."""
+
+from collections.abc import Mapping
+from typing import Any, Final, cast
+
+from access.decision import Decision, Requirement
+from access.freshness import SECOND
+from access.scopes import ScopeFilter, ScopeValue, filter_of, first_outside
+from contracts.identifiers import CompanyId, UserId
+from contracts.problems import Reason
+from middleware.guards import NoScope, ScopeSource
+from middleware.refusals import FixUrls, refusal, revision_of
+
+_SCOPE_KEY: Final = "kisum.access"
+
+
+class AccessContext:
+    """An allowed request. Unless the route names that it has no scope, its object or query is still to be judged."""
+
+    def __init__(
+        self,
+        decision: Decision,
+        *,
+        user_id: UserId,
+        company_id: CompanyId,
+        requirement: Requirement | None = None,
+        source: ScopeSource | NoScope | None = None,
+        fix_urls: FixUrls,
+    ) -> None:
+        """Made by the chain; `requirement` and `source` are None for a guard that is no permission row."""
+        self.user_id = user_id
+        self.company_id = company_id
+        self.requirement = requirement
+        #: A TENANT_SUPERADMIN of the company. It serves guard T and opens no module.
+        self.superadmin = decision.membership is not None and decision.membership.superadmin
+        self._decision = decision
+        self._source = source
+        self._fix_urls = fix_urls
+        self._judged = not isinstance(source, ScopeSource)
+
+    @property
+    def revision(self) -> str | None:
+        """The states the request was judged by: topic:key:epoch:version, separated by commas."""
+        return revision_of(self._decision, self.company_id, self.user_id)
+
+    @property
+    def age_seconds(self) -> float | None:
+        """How old those states were."""
+        return None if self._decision.age_us is None else self._decision.age_us / SECOND
+
+    @property
+    def is_scope_judged(self) -> bool:
+        """Whether the route's object, body or query was judged. An answer before that is a defect of the route."""
+        return self._judged
+
+    def require_scope(self, values: Mapping[str, ScopeValue]) -> None:
+        """Refuse an object with these scope values unless the grant reaches it. Raises OutOfScopeError.
+
+        A value of None, or none at all, is outside of every restricted type.
+        """
+        requirement, grant = self._permission()
+        self._judged = True
+        outside = first_outside(grant.scopes(), requirement.scope_types, values)
+        if outside is None:
+            return
+        refused = Decision(Reason.OUT_OF_SCOPE, self._decision.membership, self._decision.entitlement, detail=outside)
+        refused.age_us = self._decision.age_us
+        raise refusal(refused, requirement=requirement, revision=self.revision, fix_urls=self._fix_urls)
+
+    @property
+    def scope_filter(self) -> ScopeFilter:
+        """What a query must be restricted to."""
+        requirement, grant = self._permission()
+        self._judged = True
+        return filter_of(grant.scopes(), requirement.scope_types)
+
+    def _permission(self) -> tuple[Requirement, Any]:
+        if self.requirement is None or self._decision.grant is None:
+            raise RuntimeError("the route's guard is no permission, so there is no scope to judge by")
+        return self.requirement, self._decision.grant
+
+
+def put_context(scope: Any, context: AccessContext) -> None:
+    """Leave the context on the ASGI scope."""
+    scope[_SCOPE_KEY] = context
+
+
+def context_of(scope: Any) -> AccessContext:
+    """The context of a request. Raises RuntimeError where the route's guard asks for no company."""
+    context = scope.get(_SCOPE_KEY)
+    if context is None:
+        raise RuntimeError(f"{scope.get('path')} reads its access context, but its guard makes none")
+    return cast("AccessContext", context)

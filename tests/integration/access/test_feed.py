@@ -1,0 +1,398 @@
+"""The access path on a real Kafka: what is applied, what is not, and when an instance may decide."""
+
+import random
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from access import digest
+from access.decision import Decision, Requirement
+from access.freshness import Bounds, Clocks
+from access.path import AccessPath
+from access.unknown import StateUnknownError
+from contracts.events.auth import MembershipStatus, RevokedSession, SessionsChanged, SigningKeyStatus
+from contracts.identifiers import UserId, new_id
+from contracts.problems import Reason
+from infra.kafka.connection import KafkaConnection
+from tests.harness.access import Sources, catalog, entitled, grant, signing_key, standing_clocks
+from tests.harness.clock import FakeClock
+from tests.integration.access.conftest import Instance, StartInstance
+
+READ = Requirement.of("finance.expenses.read")
+APPROVE = Requirement.of("finance.expenses.approve")
+
+
+async def publish_allowed(sources: Sources) -> None:
+    await sources.publish(catalog())
+    await sources.publish(entitled("finance"))
+    await sources.publish(grant(sources.user_id))
+
+
+def asked(instance: Instance, sources: Sources, user_id: UUID | None = None, *, reading: bool = True) -> Decision:
+    return instance.path.decide(sources.company_id, user_id or sources.user_id, READ, reading=reading)
+
+
+def reason(instance: Instance, sources: Sources, user_id: UUID | None = None) -> Reason | None:
+    return asked(instance, sources, user_id).reason
+
+
+async def until_reason(instance: Instance, sources: Sources, expected: Reason | None) -> None:
+    await instance.until(lambda _: reason(instance, sources) is expected, f"the answer is {expected}")
+
+
+def is_ready(path: AccessPath) -> bool:
+    return path.ready.is_ready
+
+
+async def test_grant_and_revocation_arrive(sources: Sources, start_instance: StartInstance) -> None:
+    await publish_allowed(sources)
+    await sources.beat()
+    instance = await start_instance()
+    await instance.until(is_ready, "ready")
+    allowed = asked(instance, sources)
+    assert allowed.reason is None
+    assert allowed.age_us is not None
+    assert allowed.age_us < 10_000_000
+    await sources.publish(grant(sources.user_id, permissions=()))
+    await until_reason(instance, sources, Reason.PERMISSION_MISSING)
+    await sources.publish(grant(sources.user_id, status=MembershipStatus.REMOVED))
+    await until_reason(instance, sources, Reason.MEMBERSHIP_INACTIVE)
+    assert reason(instance, sources, new_id()) is Reason.NOT_A_MEMBER
+
+
+async def test_nothing_is_decided_before_a_heartbeat_that_proves_every_partition(
+    sources: Sources, start_instance: StartInstance
+) -> None:
+    await publish_allowed(sources)
+    instance = await start_instance()
+    await instance.until(lambda path: bool(path.cache.record_count() >= 3), "the records are applied")
+    assert reason(instance, sources) is Reason.STATE_UNKNOWN
+    await sources.beat(left_out=1)
+    await sources.beat(ahead=1)
+    await sources.beat(as_of=datetime.now(UTC) - timedelta(seconds=30))
+    await instance.until(
+        lambda path: all(owner.as_of for owner in path.cache.head().owners), "the old heartbeat is applied"
+    )
+    assert not is_ready(instance.path)
+    await sources.beat()
+    await until_reason(instance, sources, None)
+
+
+async def test_older_states_never_come_back(sources: Sources, start_instance: StartInstance) -> None:
+    await publish_allowed(sources)
+    await sources.beat()
+    instance = await start_instance()
+    await until_reason(instance, sources, None)
+    removed = await sources.publish(grant(sources.user_id, status=MembershipStatus.REMOVED), version=7)
+    assert removed == 7
+    await until_reason(instance, sources, Reason.MEMBERSHIP_INACTIVE)
+    late = [1, 2, 3, 4, 5, 6, 7] * 2
+    random.Random(4).shuffle(late)  # noqa: S311  an order, not a secret
+    for version in late:
+        await sources.publish(grant(sources.user_id), version=version)
+    marker = UserId(new_id())
+    await sources.publish(grant(marker, permissions=()))
+    await sources.beat()
+    before = instance.path.cache.head().owners[1].heartbeat
+    await sources.beat()
+    await instance.until(lambda path: path.cache.head().owners[1].heartbeat > before, "all is applied")
+    assert reason(instance, sources) is Reason.MEMBERSHIP_INACTIVE
+    await sources.publish(grant(sources.user_id), version=1, epoch=2)
+    await until_reason(instance, sources, None)
+
+
+async def test_a_restart_goes_on_from_the_stored_offsets(sources: Sources, start_instance: StartInstance) -> None:
+    await publish_allowed(sources)
+    await sources.beat()
+    instance = await start_instance()
+    await until_reason(instance, sources, None)
+    stored = instance.path.status().positions
+    await instance.stop()
+    await sources.publish(grant(sources.user_id, status=MembershipStatus.REMOVED))
+    await sources.beat()
+    instance.start(instance.kafka)
+    # Ready at once from what it had, then on from there.
+    assert instance.path.status().positions == stored
+    assert reason(instance, sources) is None
+    await until_reason(instance, sources, Reason.MEMBERSHIP_INACTIVE)
+    assert instance.path.status().generation == 1
+
+
+async def test_without_kafka_it_decides_until_the_bound(
+    sources: Sources, start_instance: StartInstance, unreachable: KafkaConnection
+) -> None:
+    clock = FakeClock(datetime.now(UTC))
+    clocks = standing_clocks(clock)
+    await publish_allowed(sources)
+    await sources.beat(as_of=clock())
+    instance = await start_instance(clocks)
+    await until_reason(instance, sources, None)
+    await instance.restart(kafka=unreachable)
+    assert is_ready(instance.path)
+    clock.advance(seconds=45)
+    assert asked(instance, sources, reading=False).reason is None
+    clock.advance(seconds=1)
+    stale = asked(instance, sources, reading=False)
+    assert stale.reason is Reason.STATE_UNKNOWN
+    assert stale.age_us == 46_000_000
+    assert "46 s old" in (stale.detail or "")
+    assert asked(instance, sources).reason is None
+    # Administration is judged by the short bound on every method.
+    assert instance.path.decide_company_admin(sources.company_id, sources.user_id).reason is Reason.STATE_UNKNOWN
+    manage = Requirement.of("finance.rates.manage")
+    assert manage.administration
+    unknown = instance.path.decide(sources.company_id, sources.user_id, manage, reading=True)
+    assert unknown.reason is Reason.STATE_UNKNOWN
+    clock.advance(seconds=255)
+    assert asked(instance, sources).reason is Reason.STATE_UNKNOWN
+    assert not is_ready(instance.path)
+
+
+async def test_another_boot_starts_from_nothing(
+    sources: Sources, start_instance: StartInstance, unreachable: KafkaConnection
+) -> None:
+    await publish_allowed(sources)
+    await sources.beat()
+    instance = await start_instance()
+    await until_reason(instance, sources, None)
+    clocks = instance.clocks
+    instance.clocks = Clocks(wall_us=clocks.wall_us, boot_us=clocks.boot_us, boot_id="another")
+    await instance.restart(kafka=unreachable)
+    assert reason(instance, sources) is Reason.STATE_UNKNOWN
+    assert instance.path.cache.record_count() == 0
+
+
+async def test_it_recovers_when_news_come_again(sources: Sources, start_instance: StartInstance) -> None:
+    clock = FakeClock(datetime.now(UTC))
+    await publish_allowed(sources)
+    await sources.beat(as_of=clock())
+    instance = await start_instance(standing_clocks(clock))
+    await until_reason(instance, sources, None)
+    clock.advance(seconds=301)
+    assert reason(instance, sources) is Reason.STATE_UNKNOWN
+    await sources.beat("auth", as_of=clock())
+    await instance.until(lambda path: (path.status().ages_seconds["auth"] or 0) < 10, "auth is fresh")
+    assert reason(instance, sources) is Reason.STATE_UNKNOWN
+    await sources.beat(as_of=clock())
+    await until_reason(instance, sources, None)
+
+
+async def test_a_heartbeat_from_the_future_stops_decisions(sources: Sources, start_instance: StartInstance) -> None:
+    await publish_allowed(sources)
+    await sources.beat()
+    instance = await start_instance()
+    await until_reason(instance, sources, None)
+    await sources.beat("auth", as_of=datetime.now(UTC) + timedelta(seconds=60))
+    await until_reason(instance, sources, Reason.STATE_UNKNOWN)
+    await sources.beat()
+    await until_reason(instance, sources, None)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        b"",
+        b"\xff\xfe",
+        b"[" * 5000,
+        b'{"type": "auth.grant-changed.v2"}',
+        b'{"type": "auth.grant-changed.v1", "epoch": NaN}',
+    ],
+    ids=["tombstone", "empty", "not-utf-8", "deep", "major-version", "nan"],
+)
+async def test_what_cannot_be_read_locks_its_subject_only(
+    sources: Sources, start_instance: StartInstance, value: bytes | None
+) -> None:
+    other = UserId(new_id())
+    await publish_allowed(sources)
+    await sources.publish(grant(other))
+    await sources.beat()
+    instance = await start_instance()
+    await until_reason(instance, sources, None)
+    key = f"{sources.company_id}/{sources.user_id}".encode()
+    await sources.send_raw("auth.memberships.v1", key, value)
+    await until_reason(instance, sources, Reason.STATE_UNKNOWN)
+    assert reason(instance, sources, other) is None
+    await instance.restart()
+    # Known at once: the flag is stored with the offset.
+    assert reason(instance, sources) is Reason.STATE_UNKNOWN
+    assert len(instance.path.status().flags) == 1
+    # The version it had lifts nothing, a newer one does.
+    await sources.publish(grant(sources.user_id), version=1)
+    await sources.publish(grant(other, permissions=()))
+    await instance.until(lambda _: reason(instance, sources, other) is Reason.PERMISSION_MISSING, "all is applied")
+    assert reason(instance, sources) is Reason.STATE_UNKNOWN
+    await sources.publish(grant(sources.user_id))
+    await until_reason(instance, sources, None)
+    assert instance.path.status().flags == ()
+
+
+async def test_an_unreadable_key_locks_its_partition_until_it_is_withdrawn(
+    sources: Sources, start_instance: StartInstance
+) -> None:
+    await publish_allowed(sources)
+    await sources.beat()
+    instance = await start_instance()
+    await until_reason(instance, sources, None)
+    key = f"{sources.company_id}/{sources.user_id}".encode()
+    partitions = {user: _partition(f"{sources.company_id}/{user}".encode()) for user in (new_id() for _ in range(64))}
+    elsewhere = next(user for user, partition in partitions.items() if partition != _partition(key))
+    await sources.publish(grant(elsewhere))
+    garbage = b"\xff" * 600
+    await sources.send_raw("auth.memberships.v1", garbage, b"{}", partition=_partition(key))
+    await until_reason(instance, sources, Reason.STATE_UNKNOWN)
+    assert reason(instance, sources, elsewhere) is None
+    await instance.restart()
+    assert reason(instance, sources) is Reason.STATE_UNKNOWN
+    await sources.send_raw("auth.memberships.v1", garbage[:-1], None, partition=_partition(key))
+    await sources.publish(grant(elsewhere, permissions=()))
+    await instance.until(lambda _: reason(instance, sources, elsewhere) is not None, "all is applied")
+    assert reason(instance, sources) is Reason.STATE_UNKNOWN
+    await sources.send_raw("auth.memberships.v1", garbage, None, partition=_partition(key))
+    await until_reason(instance, sources, None)
+
+
+def _partition(key: bytes) -> int:
+    from access.ingest import MEMBERSHIPS, partition_of
+
+    return partition_of(MEMBERSHIPS, key)[1]
+
+
+async def test_a_restored_owner_is_unknown_until_it_has_published_all(
+    sources: Sources, start_instance: StartInstance
+) -> None:
+    await publish_allowed(sources)
+    await sources.beat()
+    instance = await start_instance()
+    await until_reason(instance, sources, None)
+    sources.epoch = 2
+    await sources.beat(complete=False)
+    await until_reason(instance, sources, Reason.STATE_UNKNOWN)
+    await sources.publish(entitled("finance"), version=1)
+    await sources.publish(catalog(), version=1)
+    await sources.publish(grant(sources.user_id), version=1)
+    # Its own state is of the new epoch, so it is known though others are not.
+    await until_reason(instance, sources, None)
+    assert reason(instance, sources, new_id()) is Reason.STATE_UNKNOWN
+    await sources.beat()
+    await instance.until(lambda _: reason(instance, sources, new_id()) is Reason.NOT_A_MEMBER, "the epoch is complete")
+
+
+async def test_a_rebuild_equals_what_it_replaces(sources: Sources, start_instance: StartInstance) -> None:
+    await publish_allowed(sources)
+    for number in range(20):
+        user = UserId(new_id())
+        await sources.publish(grant(user, scopes={"business_unit": (str(new_id()),), "event": "*"}))
+        if number % 3 == 0:
+            await sources.publish(
+                grant(user, permissions={"finance.expenses.approve": datetime(2030, 1, 1, tzinfo=UTC)})
+            )
+    await sources.beat()
+    instance = await start_instance()
+    await until_reason(instance, sources, None)
+    before = digest.digests(instance.path.cache)
+    assert len(before) == 23
+    instance.path.request_rebuild()
+    await instance.until(lambda path: path.status().generation == 2, "the other generation is active")
+    assert digest.digests(instance.path.cache) == before
+    assert digest.combined(digest.digests(instance.path.cache)) == digest.combined(before)
+    assert reason(instance, sources) is None
+    await sources.publish(grant(sources.user_id, permissions=()))
+    await until_reason(instance, sources, Reason.PERMISSION_MISSING)
+    assert digest.digests(instance.path.cache) != before
+
+
+async def test_another_topic_under_the_name_starts_the_cache_over(
+    sources: Sources, start_instance: StartInstance
+) -> None:
+    await publish_allowed(sources)
+    await sources.beat()
+    instance = await start_instance()
+    await until_reason(instance, sources, None)
+    sources.topic_id = "B" * 22
+    await sources.beat()
+    await instance.until(lambda path: path.status().generation == 2, "the cache started over")
+    await sources.beat()
+    await until_reason(instance, sources, None)
+
+
+async def test_offsets_the_log_does_not_have_start_the_cache_over(
+    sources: Sources, start_instance: StartInstance
+) -> None:
+    await publish_allowed(sources)
+    await sources.beat()
+    instance = await start_instance()
+    await until_reason(instance, sources, None)
+    await instance.stop()
+    instance.start(instance.kafka)
+    instance.task.cancel()
+    instance.path.cache.apply(0, (), {("auth.memberships.v1", 0): 1000})
+    await instance.restart()
+    await instance.until(lambda path: path.status().generation == 2, "the cache started over")
+    await sources.beat()
+    await until_reason(instance, sources, None)
+
+
+async def test_keys_and_sessions(sources: Sources, start_instance: StartInstance) -> None:
+    key, forger = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    session, other_session = new_id(), new_id()
+    await sources.publish(signing_key("k1", key))
+    await sources.publish(signing_key("forged", forger, root=forger))
+    await sources.publish(
+        SessionsChanged(
+            user_id=sources.user_id,
+            min_gen=3,
+            revoked=(RevokedSession(sid=session, until=datetime(2030, 1, 1, tzinfo=UTC)),),
+        )
+    )
+    instance = await start_instance(bounds=Bounds(hard_seconds=45))
+    with pytest.raises(StateUnknownError):
+        instance.path.signing_key("k1")
+    with pytest.raises(StateUnknownError):
+        instance.path.session_is_live(sources.user_id, session, 3)
+    await sources.beat()
+    await instance.until(is_ready, "ready")
+    found = instance.path.signing_key("k1")
+    assert found is not None
+    assert found.public_bytes_raw() == key.public_key().public_bytes_raw()
+    assert instance.path.signing_key("nobody") is None
+    assert instance.path.signing_key("k" * 121) is None
+    assert instance.path.signing_key("schlüssel") is None
+    with pytest.raises(StateUnknownError):
+        instance.path.signing_key("forged")
+    assert not instance.path.session_is_live(sources.user_id, session, 3)
+    assert not instance.path.session_is_live(sources.user_id, other_session, 2)
+    assert instance.path.session_is_live(sources.user_id, other_session, 3)
+    assert instance.path.session_is_live(new_id(), session, 0)
+    generation = instance.path.keys_generation
+    await sources.publish(signing_key("k1", key, status=SigningKeyStatus.REVOKED))
+    await instance.until(lambda path: path.signing_key("k1") is None, "the key is revoked")
+    assert instance.path.keys_generation > generation
+
+
+async def test_an_unknown_key_is_unknown_while_keys_are_not_fresh(
+    sources: Sources, start_instance: StartInstance
+) -> None:
+    clock = FakeClock(datetime.now(UTC))
+    await sources.publish(signing_key("k1", Ed25519PrivateKey.generate()))
+    await sources.beat(as_of=clock())
+    instance = await start_instance(standing_clocks(clock))
+    await instance.until(is_ready, "ready")
+    assert instance.path.signing_key("k2") is None
+    clock.advance(seconds=46)
+    with pytest.raises(StateUnknownError):
+        instance.path.signing_key("k2")
+    assert instance.path.signing_key("k1") is not None
+
+
+async def test_a_silent_client_is_built_anew(sources: Sources, start_instance: StartInstance) -> None:
+    await publish_allowed(sources)
+    await sources.beat()
+    instance = await start_instance(bounds=Bounds(silence_seconds=0.5))
+    await until_reason(instance, sources, None)
+    first = instance.path._feed._clients_started
+    await instance.until(lambda path: path._feed._clients_started > first + 1, "another client was started")
+    await sources.publish(grant(sources.user_id, permissions=()))
+    await until_reason(instance, sources, Reason.PERMISSION_MISSING)
