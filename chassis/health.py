@@ -60,5 +60,5 @@ async def _failure(name: str, check: Check) -> str | None:
     except TimeoutError:
         return f"{name} did not answer within {_CHECK_TIMEOUT_SECONDS:g} s"
     except DomainError as error:
-        return f"{name}: {error.title.lower()}"
+        return f"{name}: {error.title.lower()} ({error.detail})"
     return None

@@ -23,8 +23,10 @@ class Manifest:
     namespace: str | None = None
     scope_types: tuple[str, ...] = ()
     navigation: str | None = None
+    #: What stands for the key in routes, where it is another word.
+    route_name: str | None = None
 
     @property
     def route_group(self) -> str:
         """Where its routes are: `/api/finance`, `/api/venue-marketplace`."""
-        return f"/api/{self.key.replace('_', '-')}"
+        return f"/api/{self.route_name or self.key.replace('_', '-')}"

@@ -76,13 +76,19 @@ async def _domain_error(request: Request, error: Exception) -> Response:
         raise TypeError("registered for DomainError only") from error
     status = STATUS_OF_KIND[error.kind]
     action = _FIX_OF_KIND.get(error.kind)
+    fix = getattr(error, "fix", None) or (Fix(action=action, by=FixBy.CALLER) if action else None)
     problem = Problem(
         type=problem_type(error.code),
         title=error.title,
         status=status,
         detail=error.detail,
         code=error.code,
-        fix=Fix(action=action, by=FixBy.CALLER) if action else None,
+        fix=fix,
+        # What a refused decision knows of itself (middleware.refusals).
+        module=getattr(error, "module", None),
+        permission=getattr(error, "permission", None),
+        revision=getattr(error, "revision", None),
+        age_seconds=getattr(error, "age_seconds", None),
         errors=(FieldFault(pointer=error.pointer, rule=error.code, detail=error.detail),) if error.pointer else None,
     )
     return problem_response(request.scope, problem, _headers(status, error))

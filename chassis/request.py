@@ -9,9 +9,11 @@ from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.types import Scope
 
+from access.path import AccessPath
 from contracts.identifiers import CompanyId, UserId, new_id
 from infra.clock import Clock
 from infra.postgres.database import Database
+from middleware.context import AccessContext
 from middleware.identity import Identity
 
 _SCOPE_KEY: Final = "kisum.request"
@@ -29,6 +31,7 @@ class RequestRecord:
     user_id: UserId | None = None
     company_id: CompanyId | None = None
     identity: Identity | None = None
+    access: AccessContext | None = None
     #: The problem code, where the answer is a problem.
     reason: str | None = None
 
@@ -45,6 +48,25 @@ async def _identity(request: Request) -> Identity:
     return identity
 
 
+async def _access(request: Request) -> AccessContext:
+    access = record_of(request.scope).access
+    if access is None:
+        raise RuntimeError(f"{request.url.path} reads its access context, but its guard makes none")
+    return access
+
+
+async def _company(request: Request) -> CompanyId:
+    company_id = record_of(request.scope).company_id
+    if company_id is None:
+        raise RuntimeError(f"{request.url.path} reads its company, but its guard asks for none")
+    return company_id
+
+
+async def _access_path(request: Request) -> AccessPath:
+    path: AccessPath = request.app.state.access_path
+    return path
+
+
 async def _now(request: Request) -> datetime:
     clock: Clock = request.app.state.clock
     return clock()
@@ -52,7 +74,8 @@ async def _now(request: Request) -> datetime:
 
 async def _unit_of_work(request: Request) -> Any:
     database: Database = request.app.state.database
-    async with database.unit_of_work() as session:
+    company_id = record_of(request.scope).company_id if request.app.state.is_fenced else None
+    async with database.unit_of_work(company_id=company_id) as session:
         yield session
 
 
@@ -67,6 +90,12 @@ def component(kind: type[Component]) -> Any:
 
 #: The signed-in caller.
 Caller = Annotated[Identity, Depends(_identity)]
+#: What the caller may do in the company the request is for.
+Access = Annotated[AccessContext, Depends(_access)]
+#: The company the request is for.
+Company = Annotated[CompanyId, Depends(_company)]
+#: The service's own access cache and decision, for routes that tell about access.
+OwnAccessPath = Annotated[AccessPath, Depends(_access_path)]
 #: The time of the request, from the service's clock.
 Now = Annotated[datetime, Depends(_now)]
 #: The request's transaction. It ends before the answer leaves: who reads 201 can rely on the commit.

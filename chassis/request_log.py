@@ -65,6 +65,8 @@ class RequestLog:
             status=status,
             result=_result(status),
             reason=record.reason,
+            revision=record.access.revision if record.access else None,
+            age_seconds=record.access.age_seconds if record.access else None,
         )
 
 

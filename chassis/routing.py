@@ -1,23 +1,28 @@
 """Routes that pass their guard before anything of theirs runs."""
 
+import re
 from collections.abc import Iterable
+from datetime import date
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Annotated, Any, Final
+from uuid import UUID
 
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ConfigDict, SecretStr, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, SecretStr, field_validator
 from pydantic_core import PydanticCustomError
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
 
-from chassis.request import record_of
-from middleware.guards import Public, guard_of
-from middleware.token import TokenVerifier
+from chassis.request import RequestRecord, record_of
+from middleware.chain import pass_guard
+from middleware.guards import guard_of
 
 _BODY_BYTES_MAX: Final = 1024 * 1024
 _FIRST_PRINTABLE: Final = 0x20
+_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_IDENTIFIER: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class RouteWithoutGuardError(Exception):
@@ -31,12 +36,23 @@ class GuardedRoute(APIRoute):
         record = record_of(scope)
         record.endpoint = self.path
         record.action = self.name
-        if not isinstance(guard_of(self.endpoint), Public):
-            verifier: TokenVerifier = scope["app"].state.components[TokenVerifier]
-            identity = await verifier.identify(Headers(scope=scope).get("authorization"))
-            record.identity = identity
-            record.user_id = identity.user_id
-        await super().handle(scope, _limited(scope, receive), send)
+        required = guard_of(self.endpoint)
+        if required is None:
+            raise RouteWithoutGuardError(self.path)
+        await pass_guard(required, scope, scope["app"].state.chain, record)
+        await super().handle(scope, _limited(scope, receive), _judged(record, send))
+
+
+def _judged(record: RequestRecord, send: Send) -> Send:
+    """Let no answer out whose route has a scope and did not judge it: that is a defect, never a yes."""
+
+    async def send_judged(message: Message) -> None:
+        succeeded = message["type"] == "http.response.start" and message["status"] < HTTPStatus.BAD_REQUEST
+        if succeeded and record.access is not None and not record.access.is_scope_judged:
+            raise RuntimeError(f"{record.endpoint} answers without having judged its scope")
+        await send(message)
+
+    return send_judged
 
 
 def _limited(scope: Scope, receive: Receive) -> Receive:
@@ -91,6 +107,26 @@ class RequestModel(BaseModel):
         if isinstance(text, str) and not text.isprintable() and any(ord(each) < _FIRST_PRINTABLE for each in text):
             raise PydanticCustomError("control_character", "No control characters are allowed")
         return value
+
+
+def _date(value: Any) -> Any:
+    if not isinstance(value, str) or not _DATE.fullmatch(value):
+        raise PydanticCustomError("date_text", "A date is written as 2026-05-21")
+    try:
+        return date.fromisoformat(value)
+    except ValueError:
+        raise PydanticCustomError("date_text", "There is no such day") from None
+
+
+def _identifier(value: Any) -> Any:
+    if not isinstance(value, str) or not _IDENTIFIER.fullmatch(value):
+        raise PydanticCustomError("id_text", "An id is a UUID, written in lowercase with hyphens")
+    return UUID(value)
+
+
+#: JSON knows neither dates nor ids, and strict models take no text for them; these take the one way to write each.
+DateText = Annotated[date, BeforeValidator(_date)]
+IdText = Annotated[UUID, BeforeValidator(_identifier)]
 
 
 class ResponseModel(BaseModel):

@@ -1,34 +1,61 @@
 """The declaration of a service: all that `kisum serve`, migrations, documents and tests need to know of it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Generic
+from typing import Any, Generic, Protocol
 
 from fastapi import APIRouter
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from chassis.manifest import Manifest
 from chassis.seeds import Seed
 from chassis.settings import Settings
 from infra.clock import Clock
+from infra.kafka.work import WorkConsumer
+from infra.outbox.writer import Revision
 from infra.postgres.database import Database
+
+
+def _nothing(_settings: Any, _database: Database, _clock: Clock) -> Mapping[type, Any]:
+    return {}
+
+
+class Republish(Protocol):
+    """Publishes the current state of a key again; answers None where the database knows no such key."""
+
+    async def __call__(self, work: AsyncSession, key: str, *, now: datetime) -> Revision | None: ...
+
+
+#: Given the service's components, its database and the clock.
+Job = Callable[[Mapping[type, Any], Database, Clock], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True)
 class Service(Generic[Settings]):
     """One service.
 
-    :param compose: builds the service's own parts from its settings, its database and the clock; what it returns, by
-        type, is what handlers ask for with `chassis.request.component`. TokenVerifier must be among them.
     :param migrations: the folder of the service's Alembic versions.
+    :param compose: builds the service's own parts from its settings, its database and the clock; what it returns, by
+        type, is what handlers ask for with `chassis.request.component`. A service without an access cache puts its
+        Chain among them.
+    :param consumers: the work it does for events of others.
+    :param jobs: its time-driven work: each runs beside the application until it ends by itself or the application does.
+    :param republish: for each state topic it owns, what publishes the current state of a key again.
+    :param modules: the modules whose grants its access cache keeps.
     """
 
     manifest: Manifest
     settings: type[Settings]
     routers: tuple[APIRouter, ...]
-    compose: Callable[[Settings, Database, Clock], Mapping[type, Any]]
     migrations: Path
+    compose: Callable[[Settings, Database, Clock], Mapping[type, Any]] = _nothing
     seeds: tuple[Seed, ...] = field(default=())
+    consumers: tuple[WorkConsumer, ...] = ()
+    jobs: tuple[Job, ...] = ()
+    republish: Mapping[str, Republish] = field(default_factory=dict)
+    modules: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:

@@ -1,10 +1,14 @@
 """Settings every service has. They come from the environment only, are frozen, and a missing one refuses to start."""
 
+import base64
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from access.freshness import Bounds
 from infra.kafka.connection import KafkaConnection
 
 Settings = TypeVar("Settings", bound="ServiceSettings")
@@ -35,6 +39,31 @@ class ServiceSettings(BaseSettings):
             username=self.kafka_username,
             password=self.kafka_password.get_secret_value(),
             topic_prefix=self.topic_prefix,
+        )
+
+
+class AccessSettings(ServiceSettings):
+    """Settings of a service that decides from its own access cache: all but Auth, which has the rows themselves.
+
+    `root_public_key` is the public half of the key every signing key is signed with, 32 bytes in base64url. The bounds
+    say how stale the access state may be (design §5); past them a request is answered 503.
+    """
+
+    root_public_key: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{43}=?$")]
+    access_folder: Path
+    access_hard_bound_seconds: Annotated[float, Field(gt=0, le=45)] = 45
+    access_hard_reading_bound_seconds: Annotated[float, Field(gt=0, le=300)] = 300
+
+    @property
+    def root_key(self) -> Ed25519PublicKey:
+        return Ed25519PublicKey.from_public_bytes(base64.urlsafe_b64decode(self.root_public_key.rstrip("=") + "="))
+
+    @property
+    def bounds(self) -> Bounds:
+        return Bounds(
+            soft_seconds=min(10.0, self.access_hard_bound_seconds),
+            hard_seconds=self.access_hard_bound_seconds,
+            hard_reading_seconds=self.access_hard_reading_bound_seconds,
         )
 
 

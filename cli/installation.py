@@ -1,12 +1,18 @@
 """One installation on this machine: its state folder, its PostgreSQL and Kafka, and what its services are given."""
 
 import asyncio
+import base64
 import os
 import signal
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pydantic import SecretStr
 
 from chassis.migrations import migrate
+from chassis.service import Service
+from chassis.settings import AccessSettings, ServiceSettings
 from cli import progress
 from cli.registry import load, service_names
 from cli.running import Part
@@ -31,6 +37,16 @@ def home() -> Path:
     return Path(given).expanduser().absolute() if given else Path(__file__).parents[1] / ".kisum"
 
 
+def _own_secrets(service: Service[Any]) -> list[str]:
+    """The secrets only this service has: each is made on first use and kept, as every secret of an installation."""
+    fields = service.settings.model_fields
+    return [
+        name
+        for name, field in fields.items()
+        if field.annotation is SecretStr and name not in ServiceSettings.model_fields
+    ]
+
+
 class Installation:
     """Addresses and secrets of everything that belongs to one state folder."""
 
@@ -49,20 +65,36 @@ class Installation:
     def database_url(self, service: str) -> str:
         return self.database(service).url(self.postgres.dsn())
 
-    def environment(self, service: str) -> dict[str, str]:
-        """What `kisum serve SERVICE` reads; secrets travel in the environment only."""
+    def environment(self, service: Service[Any], address: str) -> dict[str, str]:
+        """What `kisum serve SERVICE` reads, served at `address`; secrets travel in the environment only.
+
+        What the caller's own environment says of the service stands: an operator may set what is not said here.
+        """
+        name = service.name
         settings = {
-            "DATABASE_URL": self.database_url(service),
+            "DATABASE_URL": self.database_url(name),
             "KAFKA_BOOTSTRAP_SERVERS": self.kafka.bootstrap_servers,
-            "KAFKA_USERNAME": service,
-            "KAFKA_PASSWORD": self.state.secret(f"kafka-{service}"),
-            "TOKEN_ISSUER": f"kisum-{self.state.secret('installation')[:12]}",
+            "KAFKA_USERNAME": name,
+            "KAFKA_PASSWORD": self.state.secret(f"kafka-{name}"),
+            "TOKEN_ISSUER": f"kisum-{self.state.identity}",
             "TOKEN_AUDIENCE": _TOKEN_AUDIENCE,
         }
-        if service == "auth":
-            settings["ROOT_PRIVATE_KEY"] = self.state.secret("auth-root-private-key")
-            settings["KEY_ENCRYPTION_KEY"] = self.state.secret("auth-key-encryption-key")
-        return {f"KISUM_{service.upper()}_{name}": value for name, value in settings.items()}
+        if issubclass(service.settings, AccessSettings):
+            settings["ROOT_PUBLIC_KEY"] = self._root_public_key()
+            settings["ACCESS_FOLDER"] = str(self.state.folder("access") / name)
+        settings |= {
+            field.upper(): self.state.secret(f"{name}-{field}".replace("_", "-")) for field in _own_secrets(service)
+        }
+        if "public_url" in service.settings.model_fields:
+            settings["PUBLIC_URL"] = address
+        prefix = service.settings.model_config["env_prefix"]
+        derived = {f"{prefix}{key}": value for key, value in settings.items()}
+        return derived | {name: value for name, value in os.environ.items() if name.startswith(prefix)}
+
+    def _root_public_key(self) -> str:
+        seed = base64.urlsafe_b64decode(self.state.secret("auth-root-private-key") + "=")
+        public = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
+        return base64.urlsafe_b64encode(public).rstrip(b"=").decode()
 
     async def parts(self, *, processes: bool, port: int | None) -> tuple[Part, ...]:
         """The processes services run in, and where. Raises CannotStart where an address is taken by somebody else."""

@@ -16,6 +16,7 @@ import click
 
 from cli import progress
 from cli.installation import Installation, home
+from cli.registry import load
 from cli.running import Part, RunRecord, is_ready, problem_of
 from cli.welcome import welcome
 from infra.embedded.child import Child
@@ -101,8 +102,8 @@ async def _start_server(
 
 def _service_child(installation: Installation, part: Part) -> Child:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("KISUM_")}
-    for service in part.route_groups:
-        environment |= installation.environment(service)
+    for service in load(part.route_groups).values():
+        environment |= installation.environment(service, part.address)
     return Child(
         name=part.name,
         argv=(sys.executable, "-m", "cli", "serve", part.name, "--port", str(part.port)),

@@ -1,6 +1,9 @@
 from sqlalchemy import MetaData
 from sqlalchemy.orm import DeclarativeBase
 
+from infra.inbox import add_inbox_table
+from infra.outbox.tables import add_outbox_tables
+
 
 class Base(DeclarativeBase):
     """Auth's own tables."""
@@ -14,3 +17,7 @@ class Base(DeclarativeBase):
             "pk": "%(table_name)s_key",
         }
     )
+
+
+add_outbox_tables(Base.metadata)
+add_inbox_table(Base.metadata)

@@ -4,9 +4,15 @@ MANIFEST = Manifest(
     key="auth",
     kind="system",
     definition="Says who a person is, which companies they belong to and what was granted to them.",
-    owns=("users", "companies", "memberships", "sessions", "signing keys"),
-    reads=(),
-    publishes=(),
+    owns=("users", "companies", "memberships", "grants", "permission catalog", "sessions", "signing keys"),
+    reads=("entitlements.companies.v1",),
+    publishes=(
+        "auth.memberships.v1",
+        "auth.permissions.v1",
+        "auth.signing-keys.v1",
+        "auth.sessions.v1",
+        "auth.heartbeats.v1",
+    ),
     must_nots=(
         "put a name or a mail address into an event or a log line",
         "say what a company is entitled to: that is Core's",

@@ -2,6 +2,7 @@ from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
+from fastapi import Response
 from pydantic import Field
 
 from chassis.request import Caller, Now, Work
@@ -25,10 +26,11 @@ class CompanyBody(ResponseModel):
 
 @companies.post("/companies", status_code=201, responses=problem_statuses(401, 422, 503))
 @guard(SignedIn())
-async def found_company(body: NewCompany, caller: Caller, work: Work, now: Now) -> CompanyBody:
+async def found_company(body: NewCompany, caller: Caller, work: Work, now: Now, response: Response) -> CompanyBody:
     """Create a company; the caller becomes its superadmin."""
-    company = await operations.found(work, name=body.name, founder=caller.user_id, now=now)
-    return CompanyBody.model_validate(company)
+    founded = await operations.found(work, name=body.name, founder=caller.user_id, now=now)
+    response.headers["Kisum-Revision"] = str(founded.revision)
+    return CompanyBody.model_validate(founded.company)
 
 
 class OwnMembership(ResponseModel):

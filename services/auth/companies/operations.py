@@ -1,22 +1,54 @@
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from contracts.identifiers import UserId, new_id
+from contracts.events.auth import MembershipStatus
+from contracts.identifiers import CompanyId, UserId, new_id
+from contracts.topics import TOPICS
+from infra.outbox.writer import Revision, publish_state
 from services.auth.companies.tables import Company
+from services.auth.memberships.rules import Standing, grant_changed
 from services.auth.memberships.tables import Membership
 
+_MEMBERSHIPS: Final = next(topic for topic in TOPICS if topic.name == "auth.memberships.v1")
 
-async def found(work: AsyncSession, *, name: str, founder: UserId, now: datetime) -> Company:
+
+@dataclass(frozen=True)
+class FoundedCompany:
+    """A company, and the revision by which a reader knows that its founder has arrived."""
+
+    company: Company
+    revision: Revision
+
+
+async def found(work: AsyncSession, *, name: str, founder: UserId, now: datetime) -> FoundedCompany:
     """Create a company. Its founder becomes its first TENANT_SUPERADMIN (domain §1.2)."""
     company = Company(id=new_id(), name=name, created_at=now)
     work.add(company)
     await work.flush()
-    work.add(
-        Membership(company_id=company.id, user_id=founder, status="active", superadmin=True, version=1, created_at=now)
+    standing = Standing(MembershipStatus.ACTIVE, superadmin=True)
+    membership = Membership(
+        company_id=company.id,
+        user_id=founder,
+        status=standing.status.value,
+        superadmin=standing.superadmin,
+        version=1,
+        created_at=now,
     )
-    return company
+    work.add(membership)
+    revision = await publish_state(
+        work,
+        _MEMBERSHIPS,
+        grant_changed(founder, standing),
+        company_id=CompanyId(company.id),
+        version=membership.version,
+        occurred_at=now,
+        actor_user_id=founder,
+    )
+    return FoundedCompany(company, revision)
 
 
 async def companies_of(work: AsyncSession, user_id: UserId) -> list[tuple[Company, Membership]]:

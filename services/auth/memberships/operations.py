@@ -1,13 +1,53 @@
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
 
-from sqlalchemy import select
+from pydantic import TypeAdapter
+from sqlalchemy import delete, exists, func, or_, select, text
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from contracts.identifiers import PLATFORM_COMPANY_ID, UserId
-from services.auth.memberships.tables import Membership
+from contracts.envelope import EventTooLargeError
+from contracts.events.auth import Delegation, GrantChanged, MembershipStatus, ModuleGrant, Scopes
+from contracts.identifiers import PLATFORM_COMPANY_ID, CompanyId, UserId
+from contracts.topics import TOPICS
+from infra.outbox.writer import Lane, Revision, publish_state
+from services.auth.memberships import rules
+from services.auth.memberships.tables import DelegationRow, GrantedModule, GrantedPermission, Membership, TopUp
+from services.auth.permissions.rules import CatalogRow, ModuleUnknownError, scope_types_of
+from services.auth.permissions.tables import PermissionRow, read_catalog
+from services.auth.projections.rules import check_eligible, is_running
+from services.auth.projections.tables import CompanyEntitlement, CompanyModule, read_eligible
 from services.auth.users.rules import UserUnknownError, email_key
 from services.auth.users.tables import User
+
+TOPIC: Final = next(topic for topic in TOPICS if topic.name == "auth.memberships.v1")
+
+_SCOPES: Final = TypeAdapter(Scopes)
+_DELEGATION: Final = TypeAdapter(Delegation)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A person in a company, with what others need to know them by. `state` is what is published of them."""
+
+    user_id: UserId
+    email: str
+    display_name: str
+    state: GrantChanged
+    version: int
+
+
+@dataclass(frozen=True)
+class ChangedMember:
+    """A member after a change, and the revision by which a reader knows that it has arrived."""
+
+    member: Member
+    revision: Revision
 
 
 @dataclass(frozen=True)
@@ -18,25 +58,552 @@ class PlatformAdmin:
     was_one_before: bool
 
 
+# Who is a member.
+
+
+async def members_of(
+    work: AsyncSession, company_id: CompanyId, *, after: UserId | None, limit: int
+) -> tuple[list[Member], UserId | None]:
+    """Members by id, removed ones excepted, and where the next page begins; None where there is none."""
+    rows = (
+        select(Membership, User)
+        .join(User, User.id == Membership.user_id)
+        .where(Membership.company_id == company_id, Membership.status != MembershipStatus.REMOVED.value)
+        .order_by(Membership.user_id)
+        .limit(limit + 1)
+    )
+    if after is not None:
+        rows = rows.where(Membership.user_id > after)
+    found = [(membership, user) for membership, user in await work.execute(rows)]
+    page = found[:limit]
+    states = await _states(work, company_id, [membership for membership, _ in page])
+    members = [_member(membership, user, states[membership.user_id]) for membership, user in page]
+    return members, members[-1].user_id if len(found) > limit else None
+
+
+async def member_of(work: AsyncSession, company_id: CompanyId, user_id: UserId) -> Member:
+    """Raises MemberUnknownError, for a member of another company only too."""
+    membership = await work.get(Membership, (company_id, user_id))
+    if membership is None or membership.status == MembershipStatus.REMOVED.value:
+        raise rules.MemberUnknownError
+    return await _read(work, membership)
+
+
+async def add_member(
+    work: AsyncSession, company_id: CompanyId, person: UserId | str, *, actor: UserId, now: datetime
+) -> ChangedMember:
+    """Make a person who signed up, by id or mail address, an active member, with nothing granted yet.
+
+    Who was removed continues the same row and version. Raises UserUnknownError or AlreadyAMemberError.
+    """
+    user_id = await _person(work, person)
+    membership, is_new = await _made_or_locked(work, company_id, user_id, superadmin=False, now=now)
+    if not is_new:
+        if membership.status != MembershipStatus.REMOVED.value:
+            raise rules.AlreadyAMemberError(f"The membership is {membership.status}.")
+        membership.status = MembershipStatus.ACTIVE.value
+        membership.version += 1
+    revision = await _publish(work, membership, actor=actor, now=now)
+    return ChangedMember(await _read(work, membership), revision)
+
+
+async def change_standing(
+    work: AsyncSession,
+    company_id: CompanyId,
+    user_id: UserId,
+    *,
+    status: MembershipStatus | None = None,
+    superadmin: bool | None = None,
+    actor: UserId,
+    now: datetime,
+) -> ChangedMember:
+    """Suspend, reinstate, remove, promote or demote a member.
+
+    Raises MemberUnknownError, InvitationOpenError, SuperadminInactiveError or LastSuperadminError.
+    """
+    await _lock_company(work, company_id)
+    membership = await _member_locked(work, company_id, user_id)
+    before = _standing(membership)
+    wanted = rules.standing_after(
+        before,
+        status=status,
+        superadmin=superadmin,
+        other_admins=await _other_admins(work, company_id, user_id),
+    )
+    membership.status, membership.superadmin = wanted.status.value, wanted.superadmin
+    if wanted.status is MembershipStatus.REMOVED:
+        await _take_everything(work, company_id, user_id)
+    if wanted.administers and not before.administers:
+        await _top_up(work, membership, await read_eligible(work, company_id), now)
+    return await _changed(work, membership, actor=actor, now=now)
+
+
 async def add_platform_admin(work: AsyncSession, *, email: str, now: datetime) -> PlatformAdmin:
     """Make a person who signed up an admin of the whole platform. Raises UserUnknownError."""
-    user_id = await work.scalar(select(User.id).where(User.email_key == email_key(email)))
+    user_id = await _person(work, email)
+    membership, is_new = await _made_or_locked(work, PLATFORM_COMPANY_ID, user_id, superadmin=True, now=now)
+    if not is_new:
+        if _standing(membership).administers:
+            return PlatformAdmin(user_id, was_one_before=True)
+        membership.status, membership.superadmin = MembershipStatus.ACTIVE.value, True
+        membership.version += 1
+    await _publish(work, membership, actor=None, now=now)
+    return PlatformAdmin(user_id, was_one_before=False)
+
+
+# What a member was given.
+
+
+async def set_modules(
+    work: AsyncSession,
+    company_id: CompanyId,
+    user_id: UserId,
+    modules: Iterable[str],
+    *,
+    actor: UserId,
+    now: datetime,
+) -> ChangedMember:
+    """Replace the modules a member has. A new one comes without permissions and scopes; one taken away loses both.
+
+    Raises OwnGrantError, MemberUnknownError, ModuleUnknownError, ModuleNotEligibleError or EligibilityUnknownError.
+    """
+    rules.check_grants_to_other(actor, user_id)
+    membership = await _member_locked(work, company_id, user_id)
+    wanted = set(modules)
+    current = set(await work.scalars(select(GrantedModule.module).where(*_of(GrantedModule, membership))))
+    for module in sorted(current - wanted):
+        await _take_module(work, membership, module)
+    added = sorted(wanted - current)
+    eligible = await read_eligible(work, company_id) if added else {}
+    for module in added:
+        catalog = await _known_catalog(work, module)
+        check_eligible(module, eligible, now)
+        scopes = rules.nothing_of(scope_types_of(catalog.values()))
+        await _give_module(work, membership, module, scopes, actor=actor, now=now)
+    return await _changed(work, membership, actor=actor, now=now)
+
+
+async def set_permissions(
+    work: AsyncSession,
+    company_id: CompanyId,
+    user_id: UserId,
+    module: str,
+    permissions: rules.Ends,
+    *,
+    actor: UserId,
+    now: datetime,
+) -> ChangedMember:
+    """Replace the permissions a member has in a module, each with its end or None. What stays keeps who gave it.
+
+    Raises OwnGrantError, MemberUnknownError, ModuleUnknownError, ModuleNotGrantedError, ModuleNotEligibleError,
+    EligibilityUnknownError and the errors of `rules.permissions_after`.
+    """
+    rules.check_grants_to_other(actor, user_id)
+    membership = await _member_locked(work, company_id, user_id)
+    catalog = await _known_catalog(work, module)
+    await _granted_module(work, membership, module)
+    rows = await work.scalars(
+        select(GrantedPermission).where(*_of(GrantedPermission, membership), GrantedPermission.module == module)
+    )
+    current = {row.key: row.valid_until for row in rows}
+    after = rules.permissions_after(current, permissions, module=module, catalog=catalog, now=now)
+    given = {key: end for key, end in after.items() if key not in current or current[key] != end}
+    if given:
+        check_eligible(module, await read_eligible(work, company_id), now)
+    await work.execute(
+        delete(GrantedPermission).where(
+            *_of(GrantedPermission, membership),
+            GrantedPermission.module == module,
+            GrantedPermission.key.in_(current.keys() - after.keys()),
+        )
+    )
+    await _give_permissions(work, membership, module, given, actor=actor, now=now)
+    return await _changed(work, membership, actor=actor, now=now)
+
+
+async def set_scopes(
+    work: AsyncSession,
+    company_id: CompanyId,
+    user_id: UserId,
+    module: str,
+    scopes: Scopes,
+    *,
+    actor: UserId,
+    now: datetime,
+) -> ChangedMember:
+    """Replace the scopes that bound a member's permissions in a module.
+
+    Raises OwnGrantError, MemberUnknownError, ModuleUnknownError, ModuleNotGrantedError, ScopeTypeUndeclaredError,
+    ScopeLimitMalformedError or MembershipTooLargeError.
+    """
+    rules.check_grants_to_other(actor, user_id)
+    membership = await _member_locked(work, company_id, user_id)
+    catalog = await _known_catalog(work, module)
+    granted = await _granted_module(work, membership, module)
+    granted.scopes = _SCOPES.dump_python(rules.scopes_after(scopes, scope_types_of(catalog.values())), mode="json")
+    granted.granted_by, granted.granted_at = actor, now
+    return await _changed(work, membership, actor=actor, now=now)
+
+
+# What superadmins are given without anybody's doing.
+
+
+async def top_up_company(
+    work: AsyncSession,
+    company_id: CompanyId,
+    *,
+    now: datetime,
+    lane: Lane,
+    correlation_id: UUID | None = None,
+    causation_id: UUID | None = None,
+) -> int:
+    """Give a company's active superadmins the active rows of its entitled modules with full scopes, each row once.
+
+    How many memberships changed. A row that was taken away by hand stays away.
+    """
+    if not await _lock_company(work, company_id):
+        return 0
+    eligible = await read_eligible(work, company_id)
+    superadmins = await work.scalars(
+        select(Membership)
+        .where(Membership.company_id == company_id, *_ADMINISTERS)
+        .order_by(Membership.user_id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    count = 0
+    for membership in list(superadmins):
+        if await _top_up(work, membership, eligible, now):
+            membership.version += 1
+            await _publish(
+                work,
+                membership,
+                actor=None,
+                now=now,
+                correlation_id=correlation_id,
+                causation_id=causation_id,
+                lane=lane,
+            )
+            count += 1
+    return count
+
+
+async def companies_to_top_up(work: AsyncSession, *, now: datetime, limit: int) -> list[CompanyId]:
+    """Companies in which a superadmin lacks a row never given before: those a new catalog row is news to."""
+    given = exists().where(
+        TopUp.company_id == Membership.company_id,
+        TopUp.user_id == Membership.user_id,
+        TopUp.module == PermissionRow.module,
+        TopUp.key == PermissionRow.key,
+    )
+    found = await work.scalars(
+        select(Membership.company_id)
+        .join(CompanyEntitlement, CompanyEntitlement.company_id == Membership.company_id)
+        .join(CompanyModule, CompanyModule.company_id == Membership.company_id)
+        .join(PermissionRow, PermissionRow.module == CompanyModule.module)
+        .where(
+            *_ADMINISTERS,
+            CompanyEntitlement.known,
+            or_(CompanyModule.valid_until.is_(None), CompanyModule.valid_until > now),
+            PermissionRow.status == "active",
+            ~given,
+        )
+        .distinct()
+        .order_by(Membership.company_id)
+        .limit(limit)
+    )
+    return [CompanyId(company_id) for company_id in found]
+
+
+# Publishing.
+
+
+async def publish_unpublished(work: AsyncSession, *, now: datetime, limit: int) -> int:
+    """Publish memberships that are older than publishing, up to `limit`; how many they were."""
+    rows = await work.scalars(
+        select(Membership)
+        .where(~Membership.published)
+        .order_by(Membership.company_id, Membership.user_id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    memberships = list(rows)
+    for membership in memberships:
+        await _publish(work, membership, actor=None, now=now, lane=Lane.BULK)
+    return len(memberships)
+
+
+async def republish(work: AsyncSession, key: str, *, now: datetime) -> Revision | None:
+    """Publish the current state of a membership again under its version; None for a key of no membership."""
+    try:
+        company_id, user_id = (UUID(part) for part in key.split("/"))
+    except ValueError:
+        return None
+    membership = await work.get(Membership, (company_id, user_id), with_for_update=True, populate_existing=True)
+    return None if membership is None else await _publish(work, membership, actor=None, now=now)
+
+
+async def _changed(work: AsyncSession, membership: Membership, *, actor: UserId, now: datetime) -> ChangedMember:
+    membership.version += 1
+    revision = await _publish(work, membership, actor=actor, now=now)
+    return ChangedMember(await _read(work, membership), revision)
+
+
+async def _publish(
+    work: AsyncSession,
+    membership: Membership,
+    *,
+    actor: UserId | None,
+    now: datetime,
+    correlation_id: UUID | None = None,
+    causation_id: UUID | None = None,
+    lane: Lane = Lane.INTERACTIVE,
+) -> Revision:
+    """Raises MembershipTooLargeError."""
+    membership.published = True
+    await work.flush()
+    company_id = CompanyId(membership.company_id)
+    states = await _states(work, company_id, [membership])
+    try:
+        return await publish_state(
+            work,
+            TOPIC,
+            states[membership.user_id],
+            company_id=company_id,
+            version=membership.version,
+            occurred_at=now,
+            actor_user_id=actor,
+            correlation_id=correlation_id,
+            causation_id=causation_id,
+            lane=lane,
+        )
+    except EventTooLargeError as error:
+        raise rules.MembershipTooLargeError from error
+
+
+# Rows.
+
+_ADMINISTERS: Final = (Membership.status == MembershipStatus.ACTIVE.value, Membership.superadmin)
+
+
+def _of(table: Any, membership: Membership) -> tuple[Any, Any]:
+    """The rows of a membership in one of the tables that hang on it."""
+    return table.company_id == membership.company_id, table.user_id == membership.user_id
+
+
+def _standing(membership: Membership) -> rules.Standing:
+    return rules.Standing(MembershipStatus(membership.status), membership.superadmin)
+
+
+async def _lock_company(work: AsyncSession, company_id: CompanyId) -> bool:
+    """One change of administrators or entitlement at a time; whether there is such a company."""
+    locked = text("select id from companies where id = :company_id for no key update")
+    return await work.scalar(locked, {"company_id": company_id}) is not None
+
+
+async def _person(work: AsyncSession, person: UserId | str) -> UserId:
+    if isinstance(person, str):
+        user_id = await work.scalar(select(User.id).where(User.email_key == email_key(person)))
+    else:
+        user_id = await work.scalar(select(User.id).where(User.id == person))
     if user_id is None:
-        raise UserUnknownError("Nobody has signed up with this mail address.")
-    membership = await work.get(Membership, (PLATFORM_COMPANY_ID, user_id), with_for_update=True)
-    if membership is not None and membership.status == "active" and membership.superadmin:
-        return PlatformAdmin(UserId(user_id), was_one_before=True)
-    if membership is None:
-        work.add(
-            Membership(
-                company_id=PLATFORM_COMPANY_ID,
-                user_id=user_id,
-                status="active",
-                superadmin=True,
-                version=1,
-                created_at=now,
+        raise UserUnknownError(f"Nobody has signed up with this {'mail address' if isinstance(person, str) else 'id'}.")
+    return UserId(user_id)
+
+
+async def _made_or_locked(
+    work: AsyncSession, company_id: CompanyId, user_id: UserId, *, superadmin: bool, now: datetime
+) -> tuple[Membership, bool]:
+    """A new active membership, or the one there is; locked, and whether it is new."""
+    created = await work.execute(
+        insert(Membership)
+        .values(
+            company_id=company_id,
+            user_id=user_id,
+            status=MembershipStatus.ACTIVE.value,
+            superadmin=superadmin,
+            version=1,
+            created_at=now,
+            published=True,
+        )
+        .on_conflict_do_nothing()
+        .returning(Membership.user_id)
+    )
+    is_new = created.first() is not None
+    membership = await work.get_one(Membership, (company_id, user_id), with_for_update=True, populate_existing=True)
+    return membership, is_new
+
+
+async def _member_locked(work: AsyncSession, company_id: CompanyId, user_id: UserId) -> Membership:
+    membership = await work.get(Membership, (company_id, user_id), with_for_update=True, populate_existing=True)
+    if membership is None or membership.status == MembershipStatus.REMOVED.value:
+        raise rules.MemberUnknownError
+    return membership
+
+
+async def _other_admins(work: AsyncSession, company_id: CompanyId, user_id: UserId) -> int:
+    others = select(func.count()).where(
+        Membership.company_id == company_id, Membership.user_id != user_id, *_ADMINISTERS
+    )
+    return await work.scalar(others) or 0
+
+
+async def _known_catalog(work: AsyncSession, module: str) -> Mapping[str, CatalogRow]:
+    catalog = await read_catalog(work, module)
+    if not catalog:
+        raise ModuleUnknownError(module)
+    return catalog
+
+
+async def _granted_module(work: AsyncSession, membership: Membership, module: str) -> GrantedModule:
+    granted = await work.get(GrantedModule, (membership.company_id, membership.user_id, module))
+    if granted is None:
+        raise rules.ModuleNotGrantedError(module)
+    return granted
+
+
+async def _give_module(
+    work: AsyncSession, membership: Membership, module: str, scopes: Scopes, *, actor: UserId | None, now: datetime
+) -> None:
+    """With these scopes, also where the member has the module."""
+    row = insert(GrantedModule).values(
+        company_id=membership.company_id,
+        user_id=membership.user_id,
+        module=module,
+        scopes=_SCOPES.dump_python(scopes, mode="json"),
+        granted_by=actor,
+        granted_at=now,
+    )
+    await work.execute(
+        row.on_conflict_do_update(
+            index_elements=[GrantedModule.company_id, GrantedModule.user_id, GrantedModule.module],
+            set_={name: row.excluded[name] for name in ("scopes", "granted_by", "granted_at")},
+        )
+    )
+
+
+async def _give_permissions(
+    work: AsyncSession, membership: Membership, module: str, given: rules.Ends, *, actor: UserId | None, now: datetime
+) -> None:
+    """With these ends, also where the member has the permission."""
+    if not given:
+        return
+    owner = {"company_id": membership.company_id, "user_id": membership.user_id, "module": module}
+    row = insert(GrantedPermission).values(
+        [
+            {**owner, "key": key, "valid_until": end, "granted_by": actor, "granted_at": now}
+            for key, end in given.items()
+        ]
+    )
+    await work.execute(
+        row.on_conflict_do_update(
+            index_elements=[
+                GrantedPermission.company_id,
+                GrantedPermission.user_id,
+                GrantedPermission.module,
+                GrantedPermission.key,
+            ],
+            set_={name: row.excluded[name] for name in ("valid_until", "granted_by", "granted_at")},
+        )
+    )
+
+
+async def _take_module(work: AsyncSession, membership: Membership, module: str) -> None:
+    for table in (GrantedPermission, GrantedModule):
+        await work.execute(delete(table).where(*_of(table, membership), table.module == module))
+
+
+async def _take_everything(work: AsyncSession, company_id: CompanyId, user_id: UserId) -> None:
+    """Who comes back begins with nothing."""
+    for table in (DelegationRow, TopUp, GrantedPermission, GrantedModule):
+        await work.execute(delete(table).where(table.company_id == company_id, table.user_id == user_id))
+
+
+async def _top_up(work: AsyncSession, membership: Membership, eligible: rules.Ends | None, now: datetime) -> bool:
+    """Whether anything was given. An unknown entitlement gives nothing until it is known."""
+    rows = await work.execute(select(TopUp.module, TopUp.key).where(*_of(TopUp, membership)))
+    seen = {(module, key) for module, key in rows}
+    changed = False
+    for module, valid_until in sorted((eligible or {}).items()):
+        catalog = await read_catalog(work, module)
+        keys = rules.top_up(module, catalog, seen) if is_running(valid_until, now) else ()
+        if not keys:
+            continue
+        owner = {"company_id": membership.company_id, "user_id": membership.user_id, "module": module}
+        await work.execute(insert(TopUp).values([{**owner, "key": key, "given_at": now} for key in keys]))
+        granted = await work.get(
+            GrantedModule, (membership.company_id, membership.user_id, module), populate_existing=True
+        )
+        scopes = rules.scopes_topped_up(
+            None if granted is None else _SCOPES.validate_json(json.dumps(granted.scopes)),
+            scope_types_of(catalog.values()),
+            is_first=all(seen_module != module for seen_module, _ in seen),
+        )
+        if scopes is None:
+            continue
+        await _give_module(work, membership, module, scopes, actor=None, now=now)
+        await _give_permissions(work, membership, module, dict.fromkeys(keys), actor=None, now=now)
+        changed = True
+    return changed
+
+
+async def _read(work: AsyncSession, membership: Membership) -> Member:
+    user = await work.get_one(User, membership.user_id)
+    states = await _states(work, CompanyId(membership.company_id), [membership])
+    return _member(membership, user, states[membership.user_id])
+
+
+def _member(membership: Membership, user: User, state: GrantChanged) -> Member:
+    return Member(UserId(user.id), user.email, user.display_name, state, membership.version)
+
+
+async def _states(
+    work: AsyncSession, company_id: CompanyId, memberships: Sequence[Membership]
+) -> dict[UUID, GrantChanged]:
+    """All that is and was granted to these members of one company."""
+    people = [membership.user_id for membership in memberships]
+
+    def rows_of(table: Any) -> Any:
+        rows = select(table).where(table.company_id == company_id, table.user_id.in_(people))
+        # Some were just replaced past the session.
+        return rows.execution_options(populate_existing=True)
+
+    permissions: dict[tuple[UUID, str], dict[str, datetime | None]] = defaultdict(dict)
+    for permission in await work.scalars(rows_of(GrantedPermission).order_by(GrantedPermission.key)):
+        permissions[permission.user_id, permission.module][permission.key] = permission.valid_until
+    modules: dict[UUID, list[ModuleGrant]] = defaultdict(list)
+    for granted in await work.scalars(rows_of(GrantedModule)):
+        modules[granted.user_id].append(
+            ModuleGrant(
+                key=granted.module,
+                permissions=permissions[granted.user_id, granted.module],
+                # Through JSON text: that is the form these strict types accept lists in.
+                scopes=_SCOPES.validate_json(json.dumps(granted.scopes)),
             )
         )
-    else:
-        membership.status, membership.superadmin, membership.version = "active", True, membership.version + 1
-    return PlatformAdmin(UserId(user_id), was_one_before=False)
+    delegations: dict[UUID, list[Delegation]] = defaultdict(list)
+    for row in await work.scalars(rows_of(DelegationRow).order_by(DelegationRow.module)):
+        delegations[row.user_id].append(_delegation(row))
+    return {
+        membership.user_id: rules.grant_changed(
+            UserId(membership.user_id),
+            _standing(membership),
+            modules[membership.user_id],
+            delegations[membership.user_id],
+        )
+        for membership in memberships
+    }
+
+
+def _delegation(row: DelegationRow) -> Delegation:
+    return _DELEGATION.validate_json(
+        json.dumps(
+            {
+                "module": row.module,
+                "permissions": row.permissions,
+                "scopes": row.scopes,
+                "may_delegate": row.may_delegate,
+                "valid_until": row.valid_until.isoformat() if row.valid_until else None,
+            }
+        )
+    )

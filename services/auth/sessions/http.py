@@ -2,10 +2,12 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
+from fastapi import Response
 from pydantic import Field, SecretStr
 
 from chassis.request import Caller, Now, Work, component
 from chassis.routing import RequestModel, ResponseModel, problem_statuses, router
+from infra.outbox.writer import Revision
 from infra.passwords import PasswordHasher
 from middleware.guards import Public, SignedIn, guard
 from middleware.token import TokenIssuer
@@ -75,9 +77,9 @@ async def refresh(body: RefreshToken, work: Work, now: Now, issuer: Issuer) -> T
 
 @sessions.post("/logout", status_code=204, responses=problem_statuses(422, 503))
 @guard(Public("the refresh token is the proof; the access token may have expired"))
-async def sign_out(body: RefreshToken, work: Work, now: Now) -> None:
+async def sign_out(body: RefreshToken, work: Work, now: Now, response: Response) -> None:
     """End the session of a refresh token."""
-    await operations.sign_out(work, refresh_token=body.refresh_token.get_secret_value(), now=now)
+    _tell(response, await operations.sign_out(work, refresh_token=body.refresh_token.get_secret_value(), now=now))
 
 
 @sessions.get("/sessions", responses=problem_statuses(401, 503))
@@ -89,9 +91,14 @@ async def list_sessions(caller: Caller, work: Work, now: Now) -> list[LiveSessio
 
 @sessions.delete("/sessions/{session_id}", status_code=204, responses=problem_statuses(401, 404, 422, 503))
 @guard(SignedIn())
-async def end_session(session_id: UUID, caller: Caller, work: Work, now: Now) -> None:
+async def end_session(session_id: UUID, caller: Caller, work: Work, now: Now, response: Response) -> None:
     """End one of the caller's own sessions."""
-    await operations.end_session(work, caller.user_id, session_id, now)
+    _tell(response, await operations.end_session(work, caller.user_id, session_id, now))
+
+
+def _tell(response: Response, revision: Revision | None) -> None:
+    if revision is not None:
+        response.headers["Kisum-Revision"] = str(revision)
 
 
 def _tokens(signed_in: operations.SignedIn) -> Tokens:

@@ -1,20 +1,25 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy import or_, select
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from contracts.identifiers import UserId, new_id
+from contracts.events.auth import SessionsChanged
+from contracts.identifiers import PLATFORM_COMPANY_ID, UserId, new_id
+from contracts.topics import TOPICS
+from infra.outbox.writer import Revision, publish_state
 from infra.passwords import PasswordHasher
 from middleware.identity import Identity
 from middleware.token import AccessToken, TokenIssuer
 from services.auth.sessions import rules
-from services.auth.sessions.tables import Session
+from services.auth.sessions.tables import Session, TokenGeneration
 from services.auth.users.rules import email_key
 from services.auth.users.tables import Credential, User
 
-_FIRST_GENERATION = 1
+TOPIC: Final = next(topic for topic in TOPICS if topic.name == "auth.sessions.v1")
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,8 @@ async def _open_session(
         expires_at=now + refresh_lifetime,
     )
     work.add(session)
-    return SignedIn(access=await tokens.issue(_identity(session), now), refresh_token=refresh_token)
+    identity = await _identity(work, session)
+    return SignedIn(access=await tokens.issue(identity, now), refresh_token=refresh_token)
 
 
 async def refresh(work: AsyncSession, tokens: TokenIssuer, *, refresh_token: str, now: datetime) -> SignedIn:
@@ -84,20 +90,22 @@ async def refresh(work: AsyncSession, tokens: TokenIssuer, *, refresh_token: str
     if session is None or outcome is rules.RefreshOutcome.REFUSED:
         raise rules.RefreshRefusedError
     if outcome is rules.RefreshOutcome.REUSED:
-        session.ended_at = now
+        await _end(work, session, now)
         raise rules.RefreshTokenReusedError
     successor = rules.new_refresh_token()
     session.previous_refresh_hash = session.refresh_hash
     session.refresh_hash = rules.refresh_token_hash(successor)
     session.refreshed_at = now
-    return SignedIn(access=await tokens.issue(_identity(session), now), refresh_token=successor)
+    identity = await _identity(work, session)
+    return SignedIn(access=await tokens.issue(identity, now), refresh_token=successor)
 
 
-async def sign_out(work: AsyncSession, *, refresh_token: str, now: datetime) -> None:
+async def sign_out(work: AsyncSession, *, refresh_token: str, now: datetime) -> Revision | None:
     """End the session of a refresh token; an unknown or ended one is no error, the caller is signed out either way."""
     session = await _session_of(work, rules.refresh_token_hash(refresh_token))
-    if session is not None and session.ended_at is None:
-        session.ended_at = now
+    if session is None or session.ended_at is not None:
+        return None
+    return await _end(work, session, now)
 
 
 async def live_sessions(work: AsyncSession, user_id: UserId, now: datetime) -> list[Session]:
@@ -110,21 +118,79 @@ async def live_sessions(work: AsyncSession, user_id: UserId, now: datetime) -> l
     return list(rows)
 
 
-async def end_session(work: AsyncSession, user_id: UserId, session_id: UUID, now: datetime) -> None:
-    """End one of a person's own sessions. Raises SessionUnknownError, for another person's too."""
-    session = await work.get(Session, session_id, with_for_update=True)
+async def end_session(work: AsyncSession, user_id: UserId, session_id: UUID, now: datetime) -> Revision | None:
+    """End one of a person's own sessions; None where it has ended. Raises SessionUnknownError, for another's too."""
+    session = await work.get(Session, session_id, with_for_update=True, populate_existing=True)
     if session is None or session.user_id != user_id:
         raise rules.SessionUnknownError
-    if session.ended_at is None:
-        session.ended_at = now
+    return None if session.ended_at is not None else await _end(work, session, now)
 
 
 async def is_live(work: AsyncSession, identity: Identity) -> bool:
     """Whether the session an access token was issued for has not been ended."""
-    ended = select(Session.id).where(
+    live = select(Session.id).where(
         Session.id == identity.session_id, Session.user_id == identity.user_id, Session.ended_at.is_(None)
     )
-    return await work.scalar(ended) is not None
+    if await work.scalar(live) is None:
+        return False
+    return identity.generation >= await _generation(work, identity.user_id)
+
+
+async def republish(work: AsyncSession, key: str, *, now: datetime) -> Revision | None:
+    """Publish again which tokens of a person are void, under its version; None where nothing was told yet."""
+    try:
+        user_id = UUID(key)
+    except ValueError:
+        return None
+    told = await work.get(TokenGeneration, user_id, with_for_update=True, populate_existing=True)
+    if told is None:
+        return None
+    return await _publish(work, told, rules.revocations(await _ended(work, told), told.generation, now), now)
+
+
+async def _end(work: AsyncSession, session: Session, now: datetime) -> Revision:
+    """End a live session whose row is locked, and tell the readers of its tokens."""
+    session.ended_at = now
+    await work.flush()
+    await work.execute(
+        insert(TokenGeneration)
+        .values(
+            user_id=session.user_id, generation=rules.FIRST_GENERATION, since=now - rules.TOKEN_LIFETIME_MAX, version=1
+        )
+        .on_conflict_do_update(index_elements=[TokenGeneration.user_id], set_={"version": TokenGeneration.version + 1})
+    )
+    told = await work.get_one(TokenGeneration, session.user_id, populate_existing=True)
+    revocations = rules.revocations(await _ended(work, told), told.generation, now)
+    if revocations.generation != told.generation:
+        told.generation, told.since = revocations.generation, now
+    return await _publish(work, told, revocations, now)
+
+
+async def _ended(work: AsyncSession, told: TokenGeneration) -> list[tuple[UUID, datetime]]:
+    rows = await work.execute(
+        select(Session.id, Session.ended_at).where(Session.user_id == told.user_id, Session.ended_at >= told.since)
+    )
+    return [(session_id, ended_at) for session_id, ended_at in rows if ended_at is not None]
+
+
+async def _publish(
+    work: AsyncSession, told: TokenGeneration, revocations: rules.Revocations, now: datetime
+) -> Revision:
+    payload = SessionsChanged(user_id=UserId(told.user_id), min_gen=revocations.generation, revoked=revocations.revoked)
+    return await publish_state(
+        work,
+        TOPIC,
+        payload,
+        company_id=PLATFORM_COMPANY_ID,
+        version=told.version,
+        occurred_at=now,
+        actor_user_id=UserId(told.user_id),
+    )
+
+
+async def _generation(work: AsyncSession, user_id: UUID) -> int:
+    told = select(TokenGeneration.generation).where(TokenGeneration.user_id == user_id)
+    return await work.scalar(told) or rules.FIRST_GENERATION
 
 
 async def _session_of(work: AsyncSession, presented_hash: bytes) -> Session | None:
@@ -136,5 +202,6 @@ async def _session_of(work: AsyncSession, presented_hash: bytes) -> Session | No
     return found
 
 
-def _identity(session: Session) -> Identity:
-    return Identity(user_id=UserId(session.user_id), session_id=session.id, generation=_FIRST_GENERATION)
+async def _identity(work: AsyncSession, session: Session) -> Identity:
+    generation = await _generation(work, session.user_id)
+    return Identity(user_id=UserId(session.user_id), session_id=session.id, generation=generation)

@@ -3,16 +3,24 @@
 import hashlib
 import hmac
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Final
+from uuid import UUID
 
 from contracts.errors import DomainError, Kind
+from contracts.events.auth import RevokedSession
 
 FAILED_ATTEMPTS_MAX: Final = 10
 FAILED_ATTEMPTS_WINDOW: Final = timedelta(minutes=15)
 _REFRESH_TOKEN_BYTES: Final = 32
+FIRST_GENERATION: Final = 1
+#: How long an access token lives at most, whatever the setting is or was (design §5, Identity).
+TOKEN_LIFETIME_MAX: Final = timedelta(minutes=10)
+#: More than these are not told one by one, they would outgrow an event.
+REVOKED_SESSIONS_MAX: Final = 500
 
 
 class SignInRefusedError(DomainError):
@@ -90,6 +98,30 @@ def new_refresh_token() -> str:
 def refresh_token_hash(token: str) -> bytes:
     """What is stored. SHA-256 is enough for a random secret; a password needs more."""
     return hashlib.sha256(token.encode()).digest()
+
+
+@dataclass(frozen=True)
+class Revocations:
+    """Which of a person's tokens are void: those below the generation, and those of these sessions."""
+
+    generation: int
+    revoked: tuple[RevokedSession, ...]
+
+
+def revocations(ended: Iterable[tuple[UUID, datetime]], generation: int, now: datetime) -> Revocations:
+    """What is published after a session was ended; `ended` are those of the present generation, each with its end.
+
+    Of too many the generation tells instead: the tokens of the person's live sessions are void with it, and are
+    refreshed.
+    """
+    revoked = tuple(
+        RevokedSession(sid=session_id, until=ended_at + TOKEN_LIFETIME_MAX)
+        for session_id, ended_at in sorted(ended)
+        if now < ended_at + TOKEN_LIFETIME_MAX
+    )
+    if len(revoked) > REVOKED_SESSIONS_MAX:
+        return Revocations(generation + 1, ())
+    return Revocations(generation, revoked)
 
 
 class RefreshOutcome(Enum):

@@ -1,7 +1,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import DateTime, LargeBinary
 
@@ -28,3 +28,20 @@ class Session(Base):
     refreshed_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     expires_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     ended_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True), default=None)
+
+
+class TokenGeneration(Base):
+    """Which tokens of a person are void, as readers are told. A row from the first session that was ended."""
+
+    __tablename__ = "token_generations"
+    __table_args__ = (
+        CheckConstraint("generation >= 1", name="generation_is_positive"),
+        CheckConstraint("version >= 1", name="version_is_positive"),
+    )
+
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"), primary_key=True)
+    #: Tokens are signed with it; those of an older one are void.
+    generation: Mapped[int]
+    since: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    #: One more with every state that was published.
+    version: Mapped[int] = mapped_column(BigInteger)

@@ -10,41 +10,67 @@ from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from contracts.events.auth import SigningKeyChanged, SigningKeyStatus
-from contracts.identifiers import new_id
+from contracts.identifiers import PLATFORM_COMPANY_ID, new_id
+from contracts.topics import TOPICS
 from infra.clock import Clock
+from infra.outbox.writer import Revision, publish_state
 from infra.postgres.database import Database
 from middleware.token import SigningKey
 from services.auth.signing_keys import rules
 from services.auth.signing_keys.tables import SigningKeyRow
 
+TOPIC: Final = next(topic for topic in TOPICS if topic.name == "auth.signing-keys.v1")
+
 #: Taken by whoever makes a key, so that two instances that start together make one.
-_KEY_LOCK: Final = 7_305_800_002
+_KEY_LOCK: Final = 7_305_800_003
 #: A flood of invented key ids costs at most one query in this time.
 _UNKNOWN_KEY_PAUSE: Final = timedelta(seconds=1)
+_KEYS_READ_INTERVAL: Final = timedelta(hours=1)
 
 
-async def current_key(work: AsyncSession, *, root: Ed25519PrivateKey, cipher: Fernet, now: datetime) -> SigningKeyRow:
-    """The key to sign with, made when there is none or the newest has served its time."""
+async def prepare_keys(
+    work: AsyncSession, *, root: Ed25519PrivateKey, cipher: Fernet, now: datetime
+) -> list[SigningKeyRow]:
+    """Make and publish the first key, or the next ahead of its time, where it is due. Every key that is used still."""
     await work.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": _KEY_LOCK})
-    newest: SigningKeyRow | None = await work.scalar(
-        select(SigningKeyRow).order_by(SigningKeyRow.not_after.desc()).limit(1)
+    keys = list(await work.scalars(select(SigningKeyRow).order_by(SigningKeyRow.not_before)))
+    due = rules.next_period([rules.Period(key.not_before, key.not_after) for key in keys], now)
+    if due is not None:
+        made = _new_key(root, cipher, due)
+        work.add(made)
+        keys.append(made)
+        await _publish(work, made, now)
+    used = [key for key in keys if now < key.not_after]
+    for key in used:
+        if not key.published:
+            key.published = True
+            await _publish(work, key, now)
+    return used
+
+
+async def republish(work: AsyncSession, key: str, *, now: datetime) -> Revision | None:
+    """Publish a key again under its version; None for an unknown one."""
+    row = await work.get(SigningKeyRow, key, with_for_update=True, populate_existing=True)
+    return None if row is None else await _publish(work, row, now)
+
+
+async def _publish(work: AsyncSession, row: SigningKeyRow, now: datetime) -> Revision:
+    return await publish_state(
+        work, TOPIC, published(row), company_id=PLATFORM_COMPANY_ID, version=row.version, occurred_at=now
     )
-    if newest is not None and rules.may_sign(newest.not_before, newest.not_after, now):
-        return newest
-    made = _new_key(root, cipher, now)
-    work.add(made)
-    return made
 
 
-def _new_key(root: Ed25519PrivateKey, cipher: Fernet, now: datetime) -> SigningKeyRow:
+def _new_key(root: Ed25519PrivateKey, cipher: Fernet, period: rules.Period) -> SigningKeyRow:
     private_key = Ed25519PrivateKey.generate()
     row = SigningKeyRow(
         kid=str(new_id()),
         public_key=private_key.public_key().public_bytes_raw(),
         private_key_encrypted=cipher.encrypt(private_key.private_bytes_raw()),
         root_signature=b"",
-        not_before=now,
-        not_after=now + rules.SIGNING_PERIOD + rules.VERIFICATION_OVERLAP,
+        not_before=period.not_before,
+        not_after=period.not_after,
+        version=1,
+        published=True,
     )
     row.root_signature = root.sign(published(row).signed_bytes())
     return row
@@ -83,6 +109,11 @@ class _Held:
     signing_key: SigningKey
     not_before: datetime
     not_after: datetime
+    #: When the stored keys are looked at again: a successor has to be made ahead of its time.
+    read_again_at: datetime
+
+    def may_sign(self, now: datetime) -> bool:
+        return now < self.read_again_at and rules.may_sign(self.not_before, self.not_after, now)
 
 
 class KeyRing:
@@ -101,14 +132,24 @@ class KeyRing:
         self._unknown_until: datetime | None = None
 
     async def signing_key(self) -> SigningKey:
-        """The key to sign with now."""
+        """The key to sign with now. Raises SigningKeyPendingError."""
         now = self._clock()
-        if self._current is None or not rules.may_sign(self._current.not_before, self._current.not_after, now):
-            async with self._database.unit_of_work() as work:
-                row = await current_key(work, root=self._root, cipher=self._cipher, now=now)
-            private_key = Ed25519PrivateKey.from_private_bytes(self._cipher.decrypt(row.private_key_encrypted))
-            self._current = _Held(SigningKey(row.kid, private_key), row.not_before, row.not_after)
+        if self._current is None or not self._current.may_sign(now):
+            self._current = self._held(await self.prepare(), now)
         return self._current.signing_key
+
+    async def prepare(self) -> list[SigningKeyRow]:
+        """Make and publish the next key where it is due."""
+        async with self._database.unit_of_work() as work:
+            return await prepare_keys(work, root=self._root, cipher=self._cipher, now=self._clock())
+
+    def _held(self, keys: list[SigningKeyRow], now: datetime) -> _Held:
+        signing = [key for key in keys if rules.may_sign(key.not_before, key.not_after, now)]
+        if not signing:
+            raise rules.SigningKeyPendingError(min(key.not_before for key in keys if now < key.not_before), now)
+        row = signing[-1]
+        private_key = Ed25519PrivateKey.from_private_bytes(self._cipher.decrypt(row.private_key_encrypted))
+        return _Held(SigningKey(row.kid, private_key), row.not_before, row.not_after, now + _KEYS_READ_INTERVAL)
 
     async def public_key(self, kid: str) -> Ed25519PublicKey | None:
         """The key a token with this key id is verified with, or None where there is none to believe now."""

@@ -54,7 +54,7 @@ async def test_a_platform_admin_is_added_once_and_reinstated_with_a_new_version(
     assert [await add(), await add()] == [False, True]
     async with database.unit_of_work() as work:
         membership = await work.get_one(Membership, (PLATFORM_COMPANY_ID, person.id))
-        membership.status, membership.version = "removed", 2
+        membership.status, membership.superadmin, membership.version = "removed", False, 2
     assert await add() is False
     async with database.unit_of_work() as work:
         membership = await work.get_one(Membership, (PLATFORM_COMPANY_ID, person.id))

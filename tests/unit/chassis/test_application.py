@@ -185,6 +185,8 @@ async def test_each_request_is_one_log_line_with_the_fields_an_operator_searches
         "status": 200,
         "result": "done",
         "reason": None,
+        "revision": None,
+        "age_seconds": None,
     }
 
 

@@ -1,0 +1,1 @@
+"""What a person may do, and why not the rest."""

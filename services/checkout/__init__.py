@@ -1,0 +1,1 @@
+"""Checkout: what a company paid for."""

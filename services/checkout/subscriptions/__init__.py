@@ -1,0 +1,1 @@
+"""What a company has bought and for how long, and its trials."""

@@ -1,0 +1,1 @@
+"""Core: the module catalog, and what each company is entitled to."""

@@ -1,0 +1,1 @@
+"""What can be bought: modules, packages, commercial add-ons and their prices."""

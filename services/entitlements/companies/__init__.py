@@ -1,0 +1,1 @@
+"""What each company is entitled to."""

@@ -1,0 +1,1 @@
+"""Finance: what a company spends and earns on its events."""

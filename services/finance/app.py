@@ -1,0 +1,16 @@
+"""Finance's composition root."""
+
+from pathlib import Path
+
+from chassis.service import Service
+from services.finance.expenses.http import expenses
+from services.finance.manifest import MANIFEST
+from services.finance.settings import FinanceSettings
+
+service = Service(
+    manifest=MANIFEST,
+    settings=FinanceSettings,
+    routers=(expenses,),
+    migrations=Path(__file__).parent / "migrations",
+    modules=frozenset({MANIFEST.key}),
+)

@@ -1,0 +1,1 @@
+"""What was spent, on which event and for which business unit."""

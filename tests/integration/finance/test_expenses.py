@@ -1,0 +1,195 @@
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+
+from contracts.identifiers import CompanyId, new_id
+from tests.harness.access import entitled, grant
+from tests.harness.waiting import wait_until
+from tests.integration.finance.conftest import Finance, Person
+
+ONE, OTHER = str(new_id()), str(new_id())
+EXPENSE = {"description": "Stage", "amount": "1200.50", "currency": "USD", "incurred_on": "2026-05-21"}
+
+
+async def add(person: Person, **changed: Any) -> dict[str, Any]:
+    answer = await person.call("POST", "/expenses", json={**EXPENSE, **changed})
+    assert answer.status_code == 201, answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+async def test_an_expense_is_added_read_and_listed_the_newest_first(finance: Finance) -> None:
+    person = await finance.person()
+    first, second = await add(person), await add(person, amount="7", currency="JPY", description="Water")
+    assert (first["amount"], second["amount"], second["created_by"]) == ("1200.50", "7", str(person.user_id))
+    listed = (await person.call("GET", "/expenses")).json()
+    assert listed["expenses"] == [second, first]
+    assert (await person.call("GET", f"/expenses/{first['id']}")).json() == first
+
+
+async def test_pages_follow_one_another_without_a_gap_and_without_a_double(finance: Finance) -> None:
+    person = await finance.person()
+    added = [(await add(person, description=f"Number {number}"))["id"] for number in range(7)]
+    found: list[str] = []
+    before = ""
+    while True:
+        page = (await person.call("GET", f"/expenses?limit=3{before}")).json()
+        found += [each["id"] for each in page["expenses"]]
+        if "next" not in page or page["next"] is None:
+            break
+        before = f"&before={page['next']}"
+    assert found == added[::-1]
+
+
+async def test_another_companys_expense_is_no_expense(finance: Finance) -> None:
+    person, stranger = await finance.person(), await finance.person()
+    expense = await add(person)
+    foreign = await stranger.call("GET", f"/expenses/{expense['id']}")
+    unknown = await stranger.call("GET", f"/expenses/{uuid4()}")
+    assert foreign.status_code == unknown.status_code == 404
+    assert {**foreign.json(), "request_id": None} == {**unknown.json(), "request_id": None}
+    assert (await stranger.call("GET", "/expenses")).json()["expenses"] == []
+
+
+async def test_a_company_one_is_no_member_of_and_an_unknown_one_are_the_same_answer(finance: Finance) -> None:
+    person, stranger = await finance.person(), await finance.person()
+    foreign = await stranger.call("GET", "/expenses", company_id=person.company_id)
+    unknown = await stranger.call("GET", "/expenses", company_id=uuid4())
+    assert foreign.status_code == unknown.status_code == 403
+    assert foreign.json()["code"] == "not_a_member"
+    ignored = {"request_id": None, "age_seconds": None}
+    assert {**foreign.json(), **ignored} == {**unknown.json(), **ignored}
+
+
+async def test_scopes_bite_on_adding_reading_and_listing(finance: Finance) -> None:
+    admin = await finance.person()
+    mine, foreign = await add(admin, business_unit_id=ONE), await add(admin, business_unit_id=OTHER)
+    unassigned = await add(admin)
+    scoped = await finance.person(admin.company_id, scopes={"business_unit": (ONE,), "event": "*"})
+    assert [each["id"] for each in (await scoped.call("GET", "/expenses")).json()["expenses"]] == [mine["id"]]
+    assert (await scoped.call("GET", f"/expenses/{mine['id']}")).status_code == 200
+    for expense in (foreign, unassigned):
+        refused = await scoped.call("GET", f"/expenses/{expense['id']}")
+        assert (refused.status_code, refused.json()["code"]) == (403, "out_of_scope")
+    await add(scoped, business_unit_id=ONE)
+    for changed in ({"business_unit_id": OTHER}, {}):
+        refused = await scoped.call("POST", "/expenses", json={**EXPENSE, **changed})
+        assert (refused.status_code, refused.json()["code"]) == (403, "out_of_scope")
+        assert refused.json()["fix"] == {"action": "ask_scope", "by": "company_admin"}
+
+
+@pytest.mark.parametrize("scopes", [{"business_unit": "*"}, {"business_unit": "*", "event": ()}, {}])
+async def test_a_scope_type_that_is_absent_or_empty_means_nothing(finance: Finance, scopes: dict[str, Any]) -> None:
+    person = await finance.person(scopes=scopes)
+    await finance.sources.publish(
+        grant((other := await finance.person(person.company_id)).user_id), company_id=person.company_id
+    )
+    await add(other)
+    assert (await person.call("GET", "/expenses")).json()["expenses"] == []
+    assert (await person.call("POST", "/expenses", json=EXPENSE)).json()["code"] == "out_of_scope"
+
+
+async def test_a_revocation_bites_and_names_what_is_missing(finance: Finance) -> None:
+    person = await finance.person()
+    await add(person)
+    await finance.sources.publish(
+        grant(person.user_id, permissions=("finance.expenses.read",)), company_id=person.company_id
+    )
+
+    async def adding() -> tuple[int, Any]:
+        answer = await person.call("POST", "/expenses", json=EXPENSE)
+        return answer.status_code, answer.json()
+
+    _, problem = await wait_until(adding, lambda state: state[0] == 403, describe="the revocation bites")
+    assert (problem["code"], problem["module"], problem["permission"]) == (
+        "permission_missing",
+        "finance",
+        "finance.expenses.write",
+    )
+    assert problem["fix"] == {"action": "ask_permission", "by": "company_admin"}
+    assert (await person.call("GET", "/expenses")).status_code == 200
+
+
+async def test_without_the_module_the_company_is_told_to_buy_it(finance: Finance) -> None:
+    person = await finance.person()
+    await finance.sources.publish(entitled(), company_id=person.company_id)
+
+    async def listing() -> tuple[int, Any]:
+        answer = await person.call("GET", "/expenses")
+        return answer.status_code, answer.json()
+
+    _, problem = await wait_until(listing, lambda state: state[0] == 403, describe="the module has ended")
+    assert (problem["code"], problem["fix"]["action"]) == ("module_not_entitled", "buy_addon")
+
+
+@pytest.mark.parametrize(
+    ("changed", "pointer", "rule"),
+    [
+        ({"amount": "0.001"}, "/amount", "amount_invalid"),
+        ({"amount": "0"}, "/amount", "amount_invalid"),
+        ({"amount": "-5"}, "/amount", "amount_invalid"),
+        ({"amount": 5}, "/amount", "string_type"),
+        ({"amount": 5.5}, "/amount", "string_type"),
+        ({"currency": "XXX"}, "/currency", "currency_unknown"),
+        ({"currency": "usd"}, "/currency", "currency_unknown"),
+        ({"currency": "DOLLAR"}, "/currency", "string_too_long"),
+        ({"incurred_on": "21.05.2026"}, "/incurred_on", "date_text"),
+        ({"incurred_on": "2026-02-30"}, "/incurred_on", "date_text"),
+        ({"incurred_on": 1779321600}, "/incurred_on", "date_text"),
+        ({"incurred_on": "2999-01-01"}, "/incurred_on", "expense_date_refused"),
+        ({"business_unit_id": "one"}, "/business_unit_id", "id_text"),
+        ({"description": ""}, "/description", "string_too_short"),
+        ({"description": None}, "/description", "string_type"),
+        ({"approved": True}, "/approved", "extra_forbidden"),
+    ],
+)
+async def test_an_expense_that_breaks_a_rule_names_field_and_rule_and_is_not_there(
+    finance: Finance, changed: dict[str, Any], pointer: str, rule: str
+) -> None:
+    person = await finance.person()
+    answer = await person.call("POST", "/expenses", json={**EXPENSE, **changed})
+    assert answer.status_code == 422
+    assert [(error["pointer"], error["rule"]) for error in answer.json()["errors"]] == [(pointer, rule)]
+    assert (await person.call("GET", "/expenses")).json()["expenses"] == []
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=201", "limit=x", "before=x"])
+async def test_a_list_asked_for_wrongly_is_refused(finance: Finance, query: str) -> None:
+    person = await finance.person()
+    answer = await person.call("GET", f"/expenses?{query}")
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, f"?{query.split('=', maxsplit=1)[0]}")
+
+
+async def test_the_second_fence_holds_for_whoever_forgets_the_first(finance: Finance) -> None:
+    person = await finance.person()
+    expense = await add(person)
+    connection = await asyncpg.connect(finance.database_url)
+    try:
+        assert await connection.fetchval("select count(*) from expenses") == 0
+        async with connection.transaction():
+            await connection.execute("select set_config('app.company_id', $1, true)", str(person.company_id))
+            assert await connection.fetchval("select count(*) from expenses") == 1
+            await connection.execute("select set_config('app.company_id', $1, true)", str(uuid4()))
+            assert await connection.fetchval("select count(*) from expenses") == 0
+            assert await connection.execute("update expenses set description = 'x'") == "UPDATE 0"
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute(
+                "insert into expenses select $1, company_id, null, null, 'x', 1, 'USD', now(), $1, now() "
+                "from (select $2::uuid as company_id) as foreign_company",
+                UUID(expense["id"]),
+                CompanyId(uuid4()),
+            )
+    finally:
+        await connection.close()
+
+
+async def test_a_request_for_one_company_leaves_nothing_behind_for_the_next(finance: Finance) -> None:
+    """The pool hands connections on; a setting of the session would be the former caller's."""
+    persons = [await finance.person() for _ in range(3)]
+    for _ in range(5):
+        for person in persons:
+            await add(person)
+    for person in persons:
+        assert len((await person.call("GET", "/expenses")).json()["expenses"]) == 5
