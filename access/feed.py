@@ -19,6 +19,7 @@ from access.ingest import HEARTBEAT_TOPICS, STATE_TOPICS, HeartbeatRecord, Inges
 from contracts.events.heartbeat import Heartbeat
 from contracts.topics import wire_name
 from infra.kafka.connection import KafkaConnection
+from infra.kafka.starting import start_whole
 
 _log = structlog.get_logger("kisum.access")
 
@@ -163,7 +164,7 @@ class Feed:
             max_partition_fetch_bytes=4 * 1024 * 1024,
         )
         try:
-            await consumer.start()
+            await start_whole(consumer.start())
             self._clients_started += 1
             await self._assert_partitions(consumer)
             state = {self._partition(tp): tp for tp in self._state_partitions()}

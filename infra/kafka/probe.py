@@ -10,6 +10,7 @@ from aiokafka.errors import KafkaError
 from contracts.errors import DomainError, Kind
 from contracts.topics import Topic
 from infra.kafka.connection import KafkaConnection
+from infra.kafka.starting import start_whole
 
 _REQUEST_TIMEOUT_MILLISECONDS: Final = 1500
 
@@ -56,7 +57,7 @@ class KafkaProbe:
                 **self._connection.aiokafka(), request_timeout_ms=_REQUEST_TIMEOUT_MILLISECONDS, client_id="probe"
             )
             try:
-                await client.bootstrap()
+                await start_whole(client.bootstrap())
             except KafkaError as error:
                 await client.close()
                 raise KafkaUnavailableError from error

@@ -31,6 +31,7 @@ from infra.clock import Clock
 from infra.inbox import is_first
 from infra.kafka.connection import KafkaConnection
 from infra.kafka.producer import REQUEST_TIMEOUT_SECONDS, give_up, new_producer
+from infra.kafka.starting import start_whole
 from infra.postgres.database import Database
 
 _SESSION_TIMEOUT_MILLISECONDS: Final = 10_000
@@ -147,7 +148,7 @@ class WorkConsumers:
         while True:
             self._broker = self._build()
             try:
-                await self._broker.start()
+                await start_whole(self._broker.start())
             except (KafkaError, OSError, TimeoutError) as error:
                 _log.warning("consumers wait for Kafka", service=self._service_name, reason=repr(error))
                 await self._broker.stop()
@@ -373,7 +374,7 @@ class _DeadLetters:
     async def _started(self) -> AIOKafkaProducer:
         if self._producer is None:
             self._producer = new_producer(self._kafka, client_id="dead-letters")
-            await self._producer.start()
+            await start_whole(self._producer.start())
         return self._producer
 
     async def _give_up(self) -> None:

@@ -18,6 +18,7 @@ from contracts.topics import BATCH_SIZE_MAX_BYTES, Topic, wire_name
 from infra.kafka.connection import KafkaConnection
 from infra.kafka.partitioner import partition_of
 from infra.kafka.producer import REQUEST_TIMEOUT_SECONDS, give_up, new_producer
+from infra.kafka.starting import start_whole
 from infra.outbox.store import Refusal, Row
 
 #: Below what a topic takes, so that only a record that is too large by itself is refused for its size.
@@ -64,7 +65,7 @@ class Log:
         """Connect; raises LogUnavailableError also where a topic has other partitions than the registry says."""
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT_SECONDS):
-                await self._producer.start()
+                await start_whole(self._producer.start())
                 for name, topic in self._topics.items():
                     found = len(await self._producer.partitions_for(wire_name(self._prefix, name)))
                     if found != topic.partitions:

@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from contracts.errors import DomainError, Kind
 from contracts.topics import Topic, wire_name
 from infra.kafka.connection import KafkaConnection
+from infra.kafka.starting import start_whole
 from infra.outbox.log import LogUnavailableError, Sent
 from infra.outbox.store import Progress
 from infra.outbox.writer import Revision
@@ -103,7 +104,7 @@ class Tail:
         }
         try:
             consumer.assign(list(partitions))
-            await consumer.start()
+            await start_whole(consumer.start())
             for assigned, partition in partitions.items():
                 consumer.seek(assigned, self._fetched[partition])
             while True:

@@ -85,7 +85,7 @@ class Database:
     async def unit_of_work(self, *, company_id: CompanyId | None = None) -> AsyncIterator[AsyncSession]:
         """One transaction: committed when the block ends, rolled back when it raises.
 
-        With a company, row-level security lets it see and write that company's rows; without one, of fenced tables none.
+        With a company, row-level security shows and takes that company's rows; without one, none of a fenced table.
 
         An error whose `remembered` is true is a refusal that must leave a trace (a failed sign-in): what was written
         before it is committed, and the error goes on.

@@ -1,0 +1,23 @@
+"""Starting a Kafka client whole or not at all."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, Final
+
+_WHOLE_TIMEOUT_SECONDS: Final = 3.0
+
+
+async def start_whole(start: Coroutine[Any, Any, Any]) -> None:
+    """Run a client's `start()`; who cancels it waits until it is over, for 3 s at most.
+
+    aiokafka forgets a connection that is cancelled while it is being made: its `stop()` would not close it.
+    """
+    starting = asyncio.ensure_future(start)
+    try:
+        await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        done, _ = await asyncio.wait([starting], timeout=_WHOLE_TIMEOUT_SECONDS)
+        if done and not starting.cancelled():
+            starting.exception()  # The cancellation is what counts; that start failed too is no news.
+        starting.cancel()
+        raise
