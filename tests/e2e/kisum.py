@@ -91,12 +91,16 @@ class Kisum:
         (part,) = json.loads((self.home / "run.json").read_text())["parts"]
         return f"http://127.0.0.1:{part['port']}"
 
-    def call(self, method: str, path: str, body: Any = None, token: str | None = None) -> Answer:
+    def call(
+        self, method: str, path: str, body: Any = None, token: str | None = None, company_id: str | None = None
+    ) -> Answer:
         """One request to the running system; status 0 where nobody answers."""
         request = urllib.request.Request(self.address + path, method=method)  # noqa: S310  our own address
         request.add_header("Content-Type", "application/json")
         if token:
             request.add_header("Authorization", f"Bearer {token}")
+        if company_id:
+            request.add_header("Kisum-Company-Id", company_id)
         try:
             with urllib.request.urlopen(  # noqa: S310  our own address
                 request, data=None if body is None else json.dumps(body).encode(), timeout=10

@@ -135,9 +135,18 @@ async def test_a_dependency_that_is_killed_means_503_and_comes_back_by_itself(ki
             assert answer.headers["retry-after"] == "1"
         else:
             assert answer.status == 200
+            token = answer.body["access_token"]
+            # What has to be published waits in the outbox.
+            founded = kisum.call("POST", "/api/auth/companies", {"name": "Founded without Kafka"}, token)
+            assert founded.status == 201
         parts["supervisor"].resume()
         await wait_until(readiness, lambda state: state[0] == 200, describe=f"ready again after {part}")
         assert kisum.call("POST", "/api/auth/token", credentials).status == 200
+
+    async def own_access() -> int:
+        return kisum.call("GET", "/api/access/me", token=token, company_id=founded.body["id"]).status
+
+    await wait_until(own_access, lambda status: status == 200, describe="the outbox has drained to the resolver")
 
 
 async def test_one_process_each_and_one_that_dies_is_started_again(kisum: Kisum) -> None:
