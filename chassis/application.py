@@ -82,6 +82,9 @@ def build_app(service: Service[Settings], settings: Settings, *, clock: Clock = 
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
+        # A redirect to the path with or without its last slash would be answered before any guard, to the host the
+        # caller names, and would take a body past what was asked for.
+        redirect_slashes=False,
         lifespan=lifespan,
     )
     app.state.clock = clock

@@ -35,6 +35,11 @@ class RequestRecord:
     #: The problem code, where the answer is a problem.
     reason: str | None = None
 
+    def assert_scope_judged(self) -> None:
+        """Raises RuntimeError where the route has a scope and did not judge it: that is a defect, never a yes."""
+        if self.access is not None and not self.access.is_scope_judged:
+            raise RuntimeError(f"{self.endpoint} answers without having judged its scope")
+
 
 def record_of(scope: Scope) -> RequestRecord:
     """The record of a request, made when it is first asked for."""
@@ -74,9 +79,12 @@ async def _now(request: Request) -> datetime:
 
 async def _unit_of_work(request: Request) -> Any:
     database: Database = request.app.state.database
-    company_id = record_of(request.scope).company_id if request.app.state.is_fenced else None
+    record = record_of(request.scope)
+    company_id = record.company_id if request.app.state.is_fenced else None
     async with database.unit_of_work(company_id=company_id) as session:
         yield session
+        # Before the commit: when the answer is held back, what was written must not stand.
+        record.assert_scope_judged()
 
 
 def component(kind: type[Component]) -> Any:

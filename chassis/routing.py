@@ -44,12 +44,11 @@ class GuardedRoute(APIRoute):
 
 
 def _judged(record: RequestRecord, send: Send) -> Send:
-    """Let no answer out whose route has a scope and did not judge it: that is a defect, never a yes."""
+    """Let no answer out whose route has a scope and did not judge it."""
 
     async def send_judged(message: Message) -> None:
-        succeeded = message["type"] == "http.response.start" and message["status"] < HTTPStatus.BAD_REQUEST
-        if succeeded and record.access is not None and not record.access.is_scope_judged:
-            raise RuntimeError(f"{record.endpoint} answers without having judged its scope")
+        if message["type"] == "http.response.start" and message["status"] < HTTPStatus.BAD_REQUEST:
+            record.assert_scope_judged()
         await send(message)
 
     return send_judged

@@ -151,9 +151,11 @@ class WorkConsumers:
                 await start_whole(self._broker.start())
             except (KafkaError, OSError, TimeoutError) as error:
                 _log.warning("consumers wait for Kafka", service=self._service_name, reason=repr(error))
-                await self._broker.stop()
+            except Exception:  # noqa: BLE001  consumers that never started would look like ones with nothing to do
+                _log.exception("consumers could not be started and are tried again", service=self._service_name)
             else:
                 return
+            await self._broker.stop()
             await asyncio.sleep(_START_INTERVAL_SECONDS)
 
     def _build(self) -> KafkaBroker:

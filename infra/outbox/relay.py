@@ -173,6 +173,7 @@ class _Leader:
         self._has_tail = asyncio.Event()
         #: States that were acknowledged and not yet deleted, since a writer held their row.
         self._acknowledged: dict[tuple[str, str], Row] = {}
+        self._settling = asyncio.Lock()
         self._refusals: list[Refusal] = []
         self._sending = False
         self._beat_at = 0.0
@@ -208,7 +209,13 @@ class _Leader:
         watch = LogWatch(self._parts.kafka, self._parts.topics)
         await self._compare(watch)
         if self._tail is None:
-            self._tail = Tail(self._parts.states, self._parts.republish, self._parts.database, self._progress.values())
+            self._tail = Tail(
+                self._parts.states,
+                self._parts.republish,
+                self._parts.database,
+                self._progress.values(),
+                self._forget,
+            )
             self._has_tail.set()
         await self._set_aside(log)
         await _together(
@@ -269,6 +276,15 @@ class _Leader:
             raise LogUnavailableError(repr(errors[0]))
 
     async def _settle(self, settlement: Settlement) -> None:
+        async with self._settling:
+            await self._settle_alone(settlement)
+
+    async def _forget(self, topic: str, key: str) -> None:
+        """Have the key's row sent again if it is still pending, once no deletion of it is under way."""
+        async with self._settling:
+            self._acknowledged.pop((topic, key), None)
+
+    async def _settle_alone(self, settlement: Settlement) -> None:
         newly = len(settlement.acknowledged)
         states = {(row.topic, row.key): row for row in settlement.acknowledged if row.fact_id is None}
         settlement.acknowledged += [row for key, row in self._acknowledged.items() if key not in states]

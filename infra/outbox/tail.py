@@ -29,6 +29,8 @@ from infra.postgres.database import Database
 #: Publishes the current state of a key again, under the version it has, with the aggregate's row locked; answers what
 #: it published, or none if the database knows no such key.
 Republish = Callable[[AsyncSession, str], Awaitable[Revision | None]]
+#: Given topic and key: from now on a row of the key that is pending counts as not sent, whatever was acknowledged.
+Forget = Callable[[str, str], Awaitable[None]]
 
 _FETCH_RECORDS_MAX: Final = 2000
 _FETCH_WAIT_MILLISECONDS: Final = 500
@@ -48,7 +50,9 @@ class Tail:
         republish: Mapping[str, Republish],
         database: Database,
         progress: Iterable[Progress],
+        forget: Forget,
     ) -> None:
+        self._forget = forget
         self._topics = {topic.name: topic for topic in topics}
         self._republish = republish
         self._database = database
@@ -155,6 +159,9 @@ class Tail:
             return
         current: Revision | None = None
         while True:
+            # Before it is published again: a row that was sent and waits for its deletion stays as it is then, and
+            # would be deleted without having come after the record that was found.
+            await self._forget(topic.name, key)
             try:
                 async with self._database.unit_of_work() as work:
                     current = await self._republish[topic.name](work, key)

@@ -3,20 +3,13 @@ from sqlalchemy.orm import DeclarativeBase
 
 from infra.inbox import add_inbox_table
 from infra.outbox.tables import add_outbox_tables
+from infra.postgres.naming import NAMING_CONVENTION
 
 
 class Base(DeclarativeBase):
     """Auth's own tables."""
 
-    metadata = MetaData(
-        naming_convention={
-            "ix": "%(table_name)s_%(column_0_N_name)s_index",
-            "uq": "%(table_name)s_%(column_0_N_name)s_unique",
-            "ck": "%(table_name)s_%(constraint_name)s",
-            "fk": "%(table_name)s_%(column_0_N_name)s_exists",
-            "pk": "%(table_name)s_key",
-        }
-    )
+    metadata = MetaData(naming_convention=NAMING_CONVENTION)
 
 
 add_outbox_tables(Base.metadata)

@@ -1,13 +1,12 @@
 """Time-driven work: what has not been published is, superadmins get new catalog rows, signing keys get successors."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
-import structlog
 from sqlalchemy import func, select
 
-from contracts.errors import DomainError
+from chassis.jobs import until_done
 from infra.clock import Clock
 from infra.outbox.tables import states
 from infra.outbox.writer import Lane
@@ -18,11 +17,8 @@ from services.auth.signing_keys.operations import KeyRing
 
 #: Rows of the bulk lane per transaction, and pending at once (design §4): they never delay a revocation.
 _CHUNK_ROWS: Final = 200
-_RETRY_SECONDS: Final = 1.0
 _DRAIN_SECONDS: Final = 0.2
 _KEYS_INTERVAL_SECONDS: Final = 3600.0
-
-_log: Final = structlog.get_logger("kisum.auth")
 
 
 async def publish_what_is_due(database: Database, clock: Clock) -> None:
@@ -51,28 +47,17 @@ async def top_up_superadmins(database: Database, clock: Clock) -> None:
 
 
 async def run_jobs(components: Mapping[type, Any], database: Database, clock: Clock) -> None:
-    """All of them, until cancelled; a database that is away is waited for."""
+    """All of them, until cancelled."""
     async with asyncio.TaskGroup() as jobs:
-        jobs.create_task(_until_done(lambda: publish_what_is_due(database, clock)))
+        jobs.create_task(until_done("publish_what_is_due", lambda: publish_what_is_due(database, clock)))
         # Beside the others: they wait for room in the outbox, a key that is due must not.
         jobs.create_task(_keep_keys(components[KeyRing]))
 
 
 async def _keep_keys(keys: KeyRing) -> None:
     while True:
-        await _until_done(keys.prepare)
+        await until_done("prepare_keys", keys.prepare)
         await asyncio.sleep(_KEYS_INTERVAL_SECONDS)
-
-
-async def _until_done(job: Callable[[], Awaitable[object]]) -> None:
-    while True:
-        try:
-            await job()
-        except DomainError as error:
-            _log.warning("a job has to wait", reason=error.code)
-            await asyncio.sleep(_RETRY_SECONDS)
-        else:
-            return
 
 
 async def _wait_for_room(database: Database) -> None:

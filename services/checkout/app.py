@@ -31,7 +31,8 @@ def _compose(settings: CheckoutSettings, database: Database, clock: Clock) -> Ma
         PaymentProvider: OfflineProvider(f"{routes}/provider"),
         Courier: Courier(
             database,
-            httpx.AsyncClient(timeout=_WEBHOOK_TIMEOUT_SECONDS),
+            # A proxy in the environment is for other hosts: this one may not be reached through it.
+            httpx.AsyncClient(timeout=_WEBHOOK_TIMEOUT_SECONDS, trust_env=False),
             address=f"{routes}/webhooks/offline",
             secret=settings.webhook_secret.get_secret_value(),
             clock=clock,

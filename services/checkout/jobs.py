@@ -1,30 +1,17 @@
 """Time-driven work: the provider's reports are sent, and subscriptions whose time is over are closed."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import structlog
 
-from contracts.errors import DomainError
+from chassis.jobs import PAUSE_SECONDS, again_and_again
 from infra.clock import Clock
 from infra.postgres.database import Database
 from services.checkout.offline_provider.operations import Courier
 from services.checkout.subscriptions.operations import end_lapsed
 
-_PAUSE_SECONDS: Final = 1.0
 _log = structlog.get_logger("kisum.checkout")
-
-
-async def _again_and_again(run: Callable[[], Awaitable[None]], pause: Callable[[], Awaitable[None]]) -> None:
-    while True:
-        try:
-            await run()
-        except DomainError as error:
-            _log.warning("job not done, tried again", job=run.__name__, reason=error.code)
-        except Exception:  # noqa: BLE001  it is logged, and one failure must not end the job for good
-            _log.exception("job failed unexpectedly", job=run.__name__)
-        await pause()
 
 
 async def deliver_webhooks(components: Mapping[type, Any], _database: Database, _clock: Clock) -> None:
@@ -36,7 +23,7 @@ async def deliver_webhooks(components: Mapping[type, Any], _database: Database, 
             pass
 
     try:
-        await _again_and_again(deliver, lambda: courier.rest(_PAUSE_SECONDS))
+        await again_and_again("deliver_webhooks", deliver, lambda: courier.rest(PAUSE_SECONDS))
     finally:
         await courier.close()
 
@@ -50,7 +37,7 @@ async def close_lapsed_subscriptions(_: Mapping[type, Any], database: Database, 
         if closed:
             _log.info("subscriptions ended", count=closed)
 
-    await _again_and_again(close, lambda: asyncio.sleep(_PAUSE_SECONDS))
+    await again_and_again("close_lapsed_subscriptions", close)
 
 
 JOBS: Final = (deliver_webhooks, close_lapsed_subscriptions)

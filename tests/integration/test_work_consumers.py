@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+import structlog.testing
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError
@@ -249,3 +250,20 @@ async def test_consumers_start_while_kafka_is_away(core: Owner) -> None:
     )
     await consumers.start()
     await consumers.stop()
+
+
+async def test_consumers_that_cannot_be_started_say_so_and_are_tried_again(core: Owner) -> None:
+    nowhere = replace(core.kafka, bootstrap_servers="127.0.0.1:no-port")
+    consumer = WorkConsumer("subscriptions", SUBSCRIPTIONS, apply_nothing)
+    consumers = WorkConsumers(nowhere, core.database, "entitlements", [consumer], FakeClock())
+
+    async def told() -> int:
+        return sum(line["event"].startswith("consumers could not be started") for line in lines)
+
+    with structlog.testing.capture_logs() as lines:
+        await consumers.start()
+        await wait_until(told, lambda count: count > 1, describe="it is told, again and again")
+        await consumers.stop()
+
+
+async def apply_nothing(_work: AsyncSession, _envelope: Envelope[Any]) -> None: ...

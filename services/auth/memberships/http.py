@@ -28,13 +28,15 @@ def _moment(value: Any) -> datetime | None:
     """RFC 3339 text with an offset, in UTC."""
     if value is None:
         return None
+    malformed = PydanticCustomError("moment", "Write date, time and offset, as in 2026-05-21T09:00:00Z")
     try:
         moment = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise PydanticCustomError("moment", "Write date, time and offset, as in 2026-05-21T09:00:00Z")
-    return moment.astimezone(UTC)
+        if moment.tzinfo is None:
+            raise malformed
+        return moment.astimezone(UTC)
+    except (TypeError, ValueError, OverflowError):
+        # The last for the first and last hours of the calendar: UTC has no such time.
+        raise malformed from None
 
 
 class NewMember(RequestModel):

@@ -1,9 +1,6 @@
-from typing import Annotated
-
-from fastapi import Query
-
 from chassis.request import Work
 from chassis.routing import ResponseModel, problem_statuses, router
+from contracts.payload import Slug
 from middleware.guards import ActiveMember, guard
 from services.auth.manifest import MANIFEST
 from services.auth.permissions import operations
@@ -24,8 +21,6 @@ class PermissionBody(ResponseModel):
 
 @permissions.get("/permissions", responses=problem_statuses(401, 403, 422, 503))
 @guard(ActiveMember())
-async def list_permissions(
-    work: Work, module: Annotated[str | None, Query(min_length=1, max_length=64)] = None
-) -> list[PermissionBody]:
+async def list_permissions(work: Work, module: Slug | None = None) -> list[PermissionBody]:
     """The permission catalog, or the part of one module."""
     return [PermissionBody.model_validate(row) for row in await operations.permissions_of(work, module)]

@@ -33,7 +33,7 @@ class PaymentOfProvider(_Report):
 
 class EventOfProvider(_Report):
     id: _Id
-    type: Annotated[str, Field(max_length=120)]
+    type: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,120}$")]
     created_at: Instant
     data: PaymentOfProvider
 
@@ -61,6 +61,7 @@ async def receive_offline(
     except ValidationError as refused:
         faults = "; ".join(f"/{'/'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in refused.errors())
         raise rules.WebhookMalformedError(faults) from None
+    rules.check_reported_at(event.created_at, now)
     outcome = await operations.receive(
         work,
         operations.PaymentReport(

@@ -108,6 +108,18 @@ def _parts(header: str | None) -> tuple[int, list[str]]:
     return int(timestamps[0]), signatures
 
 
+def check_reported_at(created_at: datetime, now: datetime) -> None:
+    """What is paid for begins at the provider's time, so one that is yet to come would be access nobody has paid.
+
+    Raises WebhookMalformedError.
+    """
+    if created_at > now + TOLERANCE:
+        raise WebhookMalformedError(
+            f"/created_at: {created_at.isoformat()} is more than {TOLERANCE.total_seconds():.0f} s ahead.",
+            created_at=created_at.isoformat(),
+        )
+
+
 def check_payment(*, due: tuple[int, str], paid: tuple[int, str]) -> None:
     """Compare (minor units, currency). Raises PaymentDiffersError."""
     if due != paid:

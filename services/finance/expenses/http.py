@@ -66,7 +66,7 @@ async def list_expenses(
     access: Access, work: Work, before: UUID | None = None, limit: Annotated[int, Query(ge=1, le=200)] = 50
 ) -> ExpensePage:
     """The company's expenses within the caller's scopes, the newest first."""
-    found = await operations.page(work, access.scope_filter, before=before, limit=limit)
+    found = await operations.page(work, access.company_id, access.scope_filter, before=before, limit=limit)
     return ExpensePage(expenses=[_body(each) for each in found], next=found[-1].id if len(found) == limit else None)
 
 

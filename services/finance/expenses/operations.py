@@ -6,7 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from access.scopes import ScopeFilter
-from contracts.identifiers import new_id
+from contracts.identifiers import CompanyId, new_id
 from contracts.money import Money
 from middleware.context import AccessContext
 from services.finance.expenses import rules
@@ -42,9 +42,11 @@ async def add(work: AsyncSession, access: AccessContext, new: NewExpense, *, now
     return expense
 
 
-async def page(work: AsyncSession, scope: ScopeFilter, *, before: UUID | None, limit: int) -> list[Expense]:
+async def page(
+    work: AsyncSession, company_id: CompanyId, scope: ScopeFilter, *, before: UUID | None, limit: int
+) -> list[Expense]:
     """The newest expenses in scope; `before` is the last id of the page before. Ids are in the order of creation."""
-    query = select(Expense).order_by(Expense.id.desc()).limit(limit)
+    query = select(Expense).where(Expense.company_id == company_id).order_by(Expense.id.desc()).limit(limit)
     if before is not None:
         query = query.where(Expense.id < before)
     for column, scope_type in ((Expense.business_unit_id, "business_unit"), (Expense.event_id, "event")):
@@ -57,7 +59,7 @@ async def page(work: AsyncSession, scope: ScopeFilter, *, before: UUID | None, l
 async def one(work: AsyncSession, access: AccessContext, expense_id: UUID) -> Expense:
     """Raises ExpenseUnknownError, for another company's too, or OutOfScopeError."""
     found = await work.get(Expense, expense_id)
-    if found is None:
+    if found is None or found.company_id != access.company_id:
         raise rules.ExpenseUnknownError
     access.require_scope({"business_unit": found.business_unit_id, "event": found.event_id})
     return found

@@ -232,6 +232,17 @@ async def test_a_person_added_twice_at_once_is_added_once(office: Office) -> Non
     assert sorted(answer.status_code for answer in answers) == [201, 409, 409]
 
 
+@pytest.mark.parametrize("end", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+async def test_an_end_beyond_the_calendar_in_utc_is_refused(office: Office, end: str) -> None:
+    answer = await office.of_member("PUT", "/permissions", {"module": "finance", "permissions": {READ: end}})
+    assert (answer.status_code, answer.json()["errors"][0]["rule"]) == (422, "moment")
+
+
+async def test_the_catalog_of_a_module_whose_name_can_be_none_is_refused(office: Office) -> None:
+    answer = await office.call("GET", "/permissions?module=finance%00")
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+
+
 async def test_the_catalog_is_read_by_members_whole_or_by_module(office: Office) -> None:
     everything = (await office.call("GET", "/permissions", by=office.member)).json()
     finance = (await office.call("GET", "/permissions?module=finance", by=office.member)).json()

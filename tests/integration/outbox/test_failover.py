@@ -12,9 +12,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from infra.outbox.writer import Revision
 from tests.harness.waiting import wait_until
-from tests.integration.outbox.parts import MEMBERSHIPS, Owner, key_of, running
+from tests.integration.outbox.parts import MEMBERSHIPS, Owner, key_of, republish_grant, running
 
 ROOT = Path(__file__).parents[3]
 
@@ -53,6 +56,31 @@ async def told(process: asyncio.subprocess.Process) -> str:
 async def leader_sessions(owner: Owner) -> int:
     (row,) = await owner.rows("select count(*) as n from pg_locks where locktype = 'advisory' and granted")
     return int(row["n"])
+
+
+async def test_a_state_that_waits_for_its_deletion_is_sent_again_over_an_older_one(owner: Owner) -> None:
+    await owner.write(1)
+    async with running(owner.relay()):
+        await wait_until(owner.pending, lambda n: n == 0, describe="the first is published")
+    (older,) = await owner.log_of(MEMBERSHIPS.name)
+    await owner.write(1, "removed")
+    healed = 0
+
+    async def republish(work: AsyncSession, key: str) -> Revision | None:
+        nonlocal healed
+        revision = await republish_grant(work, key)
+        healed += 1
+        return revision
+
+    async with running(owner.relay(republish={MEMBERSHIPS.name: republish})):
+        async with owner.database.unit_of_work() as holder:
+            # As weak a lock as keeps the relay from deleting the row, and nobody from publishing again.
+            await holder.execute(text("select from outbox_states for key share"))
+            await wait_until(lambda: owner.history(1), lambda h: h[-1] == (2, "removed"), describe="it is sent")
+            await owner.send_raw(MEMBERSHIPS, older)
+            await wait_until(lambda: asyncio.sleep(0, healed), bool, describe="the older one is found")
+        await wait_until(owner.pending, lambda n: n == 0, describe="the row is deleted")
+    assert await owner.last_states() == {key_of(1): (2, "removed")}
 
 
 @pytest.mark.parametrize(("point", "copies"), [("before-sending", 1), ("before-deleting", 2)])

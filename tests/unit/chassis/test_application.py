@@ -133,6 +133,18 @@ async def test_an_unexpected_exception_is_a_500_that_tells_nothing_and_a_log_lin
     assert [line["request_id"] for line in failures] == [answer.json()["request_id"]]
 
 
+async def test_a_path_that_differs_by_its_last_slash_is_no_route_and_no_redirect() -> None:
+    guarded = router(prefix="/api/auth", tag="test")
+
+    @guarded.post("/write")
+    @guard(SignedIn())
+    async def write() -> None: ...
+
+    async with client_of(guarded) as client:
+        answer = await client.post("/api/auth/write/", headers={"Host": "elsewhere.test"})
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+
 async def test_a_guarded_handler_does_not_run_for_a_caller_without_a_token() -> None:
     ran = []
     guarded = router(prefix="/api/auth", tag="test")
