@@ -1,5 +1,5 @@
 # Two commands: `make up` and `make test`. Both build .venv first, from requirements.lock.
-.PHONY: up down test check lock install
+.PHONY: up down test check demo bench lock install
 BIN := .venv/bin
 
 up:
@@ -16,6 +16,13 @@ check: install
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+demo:
+	./kisum demo
+
+# All, or ONLY=decision_time,revoke_to_deny
+bench: install
+	$(BIN)/python -m benchmarks $(ONLY)
 
 install:
 	@./kisum --install-only

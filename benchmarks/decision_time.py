@@ -1,4 +1,4 @@
-"""How long one decision takes, beside a bare loop of as many LMDB gets. Run: python -m benchmarks.decision_time."""
+"""How long one decision takes, beside a bare loop of as many LMDB gets."""
 
 import random
 import statistics
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -24,6 +25,7 @@ from access.records import (
     membership_key,
     permissions_key,
 )
+from benchmarks.figures import Figure
 from contracts.events.auth import GrantChanged, MembershipStatus, ModuleGrant, PermissionsChanged, PermissionState
 from contracts.events.auth import PermissionStatus as Status
 from contracts.events.entitlements import BaseEntitlement, EntitlementChanged, EntitlementStatus, ModuleEntitlement
@@ -31,9 +33,10 @@ from contracts.identifiers import UserId, new_id
 from contracts.permissions import PERMISSIONS
 from infra.kafka.connection import KafkaConnection
 
-_COMPANIES = 100
-_CALLS = 100_000
-_BATCH = 5000
+_MEMBERSHIPS: Final = 100_000
+_COMPANIES: Final = 100
+_CALLS: Final = 100_000
+_BATCH: Final = 5000
 
 
 def _fill(path: AccessPath, memberships: int) -> list[tuple[UUID, UUID]]:
@@ -88,7 +91,8 @@ def _times(call: Callable[[UUID, UUID], object], people: list[tuple[UUID, UUID]]
     return statistics.median(taken) / 1000, statistics.quantiles(taken, n=100)[98] / 1000
 
 
-def main(memberships: int = 100_000) -> None:
+def measure() -> list[Figure]:
+    """With a cache of 100,000 memberships, the time of reading the clock taken off."""
     clocks = Clocks.of()
     with tempfile.TemporaryDirectory() as folder:
         path = AccessPath.open(
@@ -99,38 +103,38 @@ def main(memberships: int = 100_000) -> None:
             root_key=Ed25519PrivateKey.generate().public_key(),
             clocks=clocks,
         )
-        people = _fill(path, memberships)
+        people = _fill(path, _MEMBERSHIPS)
         owner = OwnerFreshness(
             as_of=clocks.wall_us(), lag=0, received_wall=clocks.wall_us(), received_boot=clocks.boot_us()
         )
         path.cache.apply(0, (), {}, lambda head: replace(head, complete=True, owners=tuple(owner for _ in OWNERS)))
         requirement = Requirement.of("finance.expenses.read")
-        row = permissions_key("finance")
         if not all(path.decide(*person, requirement, reading=True).allowed for person in people[:1000]):
             raise RuntimeError("the measured decision is not the one meant")
-        environment = path.cache._environment  # noqa: SLF001  the same gets without what is measured
-        database, meta = path.cache._generations[0], path.cache._meta  # noqa: SLF001  the same
-
-        def bare(company: UUID, user: UUID) -> None:
-            with environment.begin() as transaction:
-                transaction.get(b"head", db=meta)
-                transaction.get(b"m" + company.bytes + user.bytes, db=database)
-                transaction.get(b"e" + company.bytes, db=database)
-                transaction.get(row, db=database)
-
-        for name, call in (
-            ("clock only", lambda _company, _user: None),
-            ("four gets", bare),
-            ("decision", lambda company, user: path.decide(company, user, requirement, reading=True)),
-        ):
-            p50, p99 = _times(call, people)
-            print(f"{name:12} p50 {p50:6.2f} us  p99 {p99:6.2f} us")
-        stat = environment.stat(), environment.info()
-        print(
-            f"{memberships} memberships: {stat[1]['last_pgno'] * stat[0]['psize'] / memberships:.0f} B each in the file"
-        )
+        clock_p50, clock_p99 = _times(lambda _company, _user: None, people)
+        bare_p50, bare_p99 = _times(_four_gets(path), people)
+        p50, p99 = _times(lambda company, user: path.decide(company, user, requirement, reading=True), people)
         path.close()
+    return [
+        Figure("decision_p50_us", p50 - clock_p50, "us", goal=5),
+        Figure("decision_p99_us", p99 - clock_p99, "us", goal=30),
+        Figure("bare_lmdb_p50_us", bare_p50 - clock_p50, "us"),
+        Figure("bare_lmdb_p99_us", bare_p99 - clock_p99, "us"),
+        Figure("decision_vs_bare_lmdb", (p50 - clock_p50) / (bare_p50 - clock_p50), "x", goal=1.5),
+    ]
 
 
-if __name__ == "__main__":
-    main()
+def _four_gets(path: AccessPath) -> Callable[[UUID, UUID], None]:
+    """The gets of a decision, without what is measured."""
+    environment = path.cache._environment  # noqa: SLF001  the store itself, past the code that is measured
+    database, meta = path.cache._generations[0], path.cache._meta  # noqa: SLF001  the same
+    row = permissions_key("finance")
+
+    def bare(company: UUID, user: UUID) -> None:
+        with environment.begin() as transaction:
+            transaction.get(b"head", db=meta)
+            transaction.get(b"m" + company.bytes + user.bytes, db=database)
+            transaction.get(b"e" + company.bytes, db=database)
+            transaction.get(row, db=database)
+
+    return bare

@@ -14,6 +14,7 @@ _COMMANDS: Final[Mapping[str, str]] = {
     "down": "cli.lifecycle",
     "status": "cli.lifecycle",
     "reset": "cli.lifecycle",
+    "demo": "cli.demo.command",
     "doctor": "cli.doctor",
     "serve": "cli.serve",
     "admins": "cli.admins",

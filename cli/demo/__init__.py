@@ -1,0 +1,1 @@
+"""`kisum demo`: purchase, grant, revocation and outage on real parts, told step by step with what was measured."""

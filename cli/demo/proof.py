@@ -1,0 +1,84 @@
+"""Whether a module's cache is what the rows of its owners say."""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+
+import lmdb
+
+from access.cache import Cache
+from access.digest import Document, combined, digest_of, digests
+from access.records import MODULE_IDS, Membership, membership_key
+
+_CACHE_FILE: Final = "data.mdb"
+
+Digests = Mapping[tuple[str, str], str]
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Digests of the rows, of the cache, and of a copy of the cache in which one bit was flipped."""
+
+    rows: Digests
+    cache: Digests
+    flipped: Digests
+
+    @property
+    def digest(self) -> str:
+        """One digest of all the rows say."""
+        return combined(self.rows)
+
+    @property
+    def differing(self) -> list[tuple[str, str]]:
+        """Kind and key of what the cache and the rows do not agree on."""
+        return _differing(self.rows, self.cache)
+
+    @property
+    def differing_when_flipped(self) -> list[tuple[str, str]]:
+        """The same for the copy with the flipped bit."""
+        return _differing(self.rows, self.flipped)
+
+
+def prove(folder: Path, rows: Mapping[tuple[str, str], Document], *, module: str, member: tuple[UUID, UUID]) -> Proof:
+    """Compare the rows' documents with a cache another process has open, and with a copy that was tampered with.
+
+    The bit that is flipped there is one permission of `member`, a company and a person who has the module.
+    """
+    with tempfile.TemporaryDirectory() as copy:
+        environment = lmdb.Environment(str(folder), readonly=True, create=False)
+        environment.copy(copy, compact=True)
+        environment.close()
+        found, record = _read(Path(copy), membership_key(*member))
+        _flip_permission(Path(copy) / _CACHE_FILE, record, module)
+        flipped, _ = _read(Path(copy), membership_key(*member))
+    return Proof({subject: digest_of(document) for subject, document in rows.items()}, found, flipped)
+
+
+def _read(copy: Path, key: bytes) -> tuple[Digests, bytes]:
+    """All digests of a copy, and one of its records."""
+    cache = Cache.open_as_it_is(copy)
+    try:
+        _, (record,) = cache.read((key,))
+        if record is None:
+            raise LookupError("the cache does not have the member")
+        return digests(cache), record
+    finally:
+        cache.close()
+
+
+def _flip_permission(file: Path, record: bytes, module: str) -> None:
+    grant = Membership(record).grant(MODULE_IDS[module])
+    if grant is None or not grant.mask:
+        raise LookupError("the member holds no permission of the module")
+    mask = grant.mask.to_bytes((grant.mask.bit_length() + 7) // 8, "little")
+    content = bytearray(file.read_bytes())
+    position = content.index(record) + record.index(mask)
+    content[position] ^= 1
+    file.write_bytes(content)
+
+
+def _differing(left: Digests, right: Digests) -> list[tuple[str, str]]:
+    return sorted(subject for subject in left.keys() | right.keys() if left.get(subject) != right.get(subject))
