@@ -216,13 +216,12 @@ class Feed:
     async def _poll(self, replay: _Replay, timeout_milliseconds: int) -> None:
         """Take what has come and apply it, with everything that follows from it, in one transaction."""
         filling = not self._cache.head().complete or replay.generation != self._cache.head().active
-        batches = await asyncio.wait_for(
-            replay.consumer.getmany(
+        # Not wait_for: in Python 3.11 it swallows a cancellation that comes together with records.
+        async with asyncio.timeout(_POLL_TIMEOUT_SECONDS):
+            batches = await replay.consumer.getmany(
                 timeout_ms=timeout_milliseconds,
                 max_records=_FILLING_BATCH_RECORDS if filling else _BATCH_RECORDS,
-            ),
-            _POLL_TIMEOUT_SECONDS,
-        )
+            )
         changes: list[Change] = []
         for tp, batch in batches.items():
             if tp.topic in self._heartbeats:

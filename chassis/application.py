@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import structlog
@@ -25,6 +25,7 @@ from infra.kafka.work import WorkConsumers
 from infra.outbox.relay import Relay
 from infra.outbox.writer import Revision
 from infra.postgres.database import Database
+from infra.tasks import end_tasks
 from middleware.chain import Chain, cached_chain
 
 _log = structlog.get_logger("kisum.service")
@@ -158,9 +159,7 @@ async def _running(work: Any) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await end_tasks(task)
 
 
 def _tell_of_death(task: "asyncio.Task[Any]") -> None:

@@ -23,6 +23,7 @@ from infra.embedded.child import Child
 from infra.embedded.errors import AlreadyHeld, CannotStart
 from infra.embedded.state import StateFolder
 from infra.embedded.supervisor import Supervisor
+from infra.tasks import end_tasks
 from infra.telemetry.logging import configure_terminal
 
 _SERVICE_STOP_SECONDS: Final = 5.0
@@ -71,9 +72,7 @@ async def _up(installation: Installation, *, processes: bool, port: int | None) 
             await stopping
         progress.line("Stopping ...")
     finally:
-        starting.cancel()
-        stopping.cancel()
-        await asyncio.wait({starting})
+        await end_tasks(starting, stopping)
         RunRecord.remove(installation.state)
         await supervisor.stop_all()
     progress.line("Stopped; everything is kept for the next start.")

@@ -33,6 +33,7 @@ from infra.kafka.connection import KafkaConnection
 from infra.kafka.producer import REQUEST_TIMEOUT_SECONDS, give_up, new_producer
 from infra.kafka.starting import start_whole
 from infra.postgres.database import Database
+from infra.tasks import end_tasks
 
 _SESSION_TIMEOUT_MILLISECONDS: Final = 10_000
 _HEARTBEAT_INTERVAL_MILLISECONDS: Final = 3_000
@@ -136,8 +137,7 @@ class WorkConsumers:
     async def stop(self) -> None:
         """Let the records that are being applied end, then leave the groups."""
         if self._starting is not None:
-            self._starting.cancel()
-            await asyncio.wait([self._starting])
+            await end_tasks(self._starting)
         if self._stopping:
             await asyncio.wait(self._stopping)
         if self._broker is not None:

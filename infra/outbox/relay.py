@@ -26,6 +26,7 @@ from infra.outbox.unknown import unknown_state_of
 from infra.outbox.watch import LogWatch
 from infra.outbox.writer import Lane
 from infra.postgres.database import Database
+from infra.tasks import end_tasks
 
 #: Rows of a round. A revocation that comes a moment after a round has begun waits for its end.
 _ROUND_ROWS_MAX: Final = 1000
@@ -137,10 +138,8 @@ class Relay:
 
     async def close(self) -> None:
         """End `run` and wait for it. What is being sent is left pending, and sent again by the next leader."""
-        if self._task is not None and not self._task.done():
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        if self._task is not None:
+            await end_tasks(self._task)
 
     async def _serve(self) -> None:
         store = await OutboxStore.open(self._parts.database_url)
@@ -425,8 +424,6 @@ async def _together(*parts: Coroutine[Any, Any, None]) -> None:
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(*tasks)
     for task in done:
         task.result()

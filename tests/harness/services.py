@@ -17,6 +17,7 @@ from contracts.topics import TOPICS
 from infra.kafka.bootstrap import bootstrap
 from infra.kafka.connection import KafkaConnection
 from infra.postgres.provision import ServiceDatabase, provision
+from infra.tasks import end_tasks
 from tests.harness.clock import FakeClock
 from tests.harness.runtime import Runtime
 
@@ -97,6 +98,4 @@ async def running_jobs(service: Service[Any], app: FastAPI) -> AsyncIterator[Non
     try:
         yield
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(*tasks)

@@ -7,8 +7,8 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Nothing yet."""
+    """The database begins empty."""
 
 
 def downgrade() -> None:
-    """Nothing yet."""
+    """There is nothing to undo."""

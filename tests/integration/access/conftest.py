@@ -1,6 +1,5 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest_asyncio
 from access.freshness import Bounds, Clocks
 from access.path import AccessPath
 from infra.kafka.connection import KafkaConnection
+from infra.tasks import end_tasks
 from tests.harness.access import ROOT_KEY, Sources, access_sources
 from tests.harness.runtime import Runtime
 from tests.harness.waiting import wait_until
@@ -33,9 +33,7 @@ class Instance:
     task: "asyncio.Task[None]"
 
     async def stop(self) -> None:
-        self.task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self.task
+        await end_tasks(self.task)
         self.path.close()
 
     async def restart(self, *, kafka: KafkaConnection | None = None) -> None:
