@@ -15,7 +15,6 @@ from datetime import datetime, timedelta
 from typing import Final, Literal
 from uuid import UUID
 
-from contracts.envelope import Envelope
 from contracts.events.auth import (
     Delegation,
     GrantChanged,
@@ -464,11 +463,6 @@ class Entitlement:
         until: int = _INSTANT.unpack_from(raw, self._BASE_UNTIL)[0]
         return raw[self._STATUS] in _LIVE and raw[self._BASE_STATUS] in _LIVE and now < until
 
-    def entitles(self, module_id: int, now: int) -> bool:
-        """Whether the module is among those the company may use now."""
-        until: int = _INSTANT.unpack_from(self.raw, self._MODULES + module_id * _INSTANT.size)[0]
-        return now < until
-
     def has_capability(self, marked: bytes) -> bool:
         """Whether the company has a capability, given as `capability_mark` makes it."""
         return self.raw.find(marked, self._CAPABILITIES) >= 0
@@ -682,11 +676,6 @@ def sessions_of(raw: bytes) -> SessionsRecord:
     flags, epoch, version, min_gen, count = _SESSIONS.unpack_from(raw)
     entries = (_SESSION.unpack_from(raw, _SESSIONS.size + number * _SESSION.size) for number in range(count))
     return SessionsRecord(epoch, version, bool(flags), min_gen, {UUID(bytes=sid): until for sid, until in entries})
-
-
-def membership_of(envelope: Envelope[GrantChanged], modules: Collection[str] = MODULES) -> Membership:
-    """A membership as its event says it is: for who holds the rows and judges with the same decision."""
-    return Membership(compile_membership(envelope.data, envelope.epoch, envelope.version, modules))
 
 
 def subject_of_membership(key: bytes) -> tuple[CompanyId, UserId]:

@@ -19,6 +19,8 @@ from chassis.request import RequestRecord, record_of
 from middleware.chain import pass_guard
 from middleware.guards import guard_of
 
+#: The revision of what a write changed, topic:key:epoch:version (design §5, Read your own write).
+REVISION_HEADER: Final = "Kisum-Revision"
 _BODY_BYTES_MAX: Final = 1024 * 1024
 _FIRST_PRINTABLE: Final = 0x20
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")

@@ -6,7 +6,7 @@ from fastapi import Response
 from pydantic import Field
 
 from chassis.request import Caller, Now, Work
-from chassis.routing import RequestModel, ResponseModel, problem_statuses, router
+from chassis.routing import REVISION_HEADER, RequestModel, ResponseModel, problem_statuses, router
 from middleware.guards import SignedIn, guard
 from services.auth.companies import operations
 from services.auth.manifest import MANIFEST
@@ -29,7 +29,7 @@ class CompanyBody(ResponseModel):
 async def found_company(body: NewCompany, caller: Caller, work: Work, now: Now, response: Response) -> CompanyBody:
     """Create a company; the caller becomes its superadmin."""
     founded = await operations.found(work, name=body.name, founder=caller.user_id, now=now)
-    response.headers["Kisum-Revision"] = str(founded.revision)
+    response.headers[REVISION_HEADER] = str(founded.revision)
     return CompanyBody.model_validate(founded.company)
 
 

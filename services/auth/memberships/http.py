@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, EmailStr, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from chassis.request import Caller, Company, Now, Work
-from chassis.routing import RequestModel, ResponseModel, problem_statuses, router
+from chassis.routing import REVISION_HEADER, RequestModel, ResponseModel, problem_statuses, router
 from contracts.events.auth import Delegation, MembershipStatus, ModuleGrant, Scopes
 from contracts.identifiers import UserId
 from contracts.payload import OpaqueId, Slug
@@ -18,7 +18,6 @@ from services.auth.memberships.operations import ChangedMember, Member
 
 memberships = router(prefix=MANIFEST.route_group, tag="memberships")
 
-REVISION_HEADER: Final = "Kisum-Revision"
 _PERMISSIONS_MAX: Final = 200
 _SCOPE_IDS_MAX: Final = 1000
 _PAGE_SIZE_MAX: Final = 500

@@ -6,7 +6,7 @@ from fastapi import Response
 from pydantic import Field, SecretStr
 
 from chassis.request import Caller, Now, Work, component
-from chassis.routing import RequestModel, ResponseModel, problem_statuses, router
+from chassis.routing import REVISION_HEADER, RequestModel, ResponseModel, problem_statuses, router
 from infra.outbox.writer import Revision
 from infra.passwords import PasswordHasher
 from middleware.guards import Public, SignedIn, guard
@@ -98,7 +98,7 @@ async def end_session(session_id: UUID, caller: Caller, work: Work, now: Now, re
 
 def _tell(response: Response, revision: Revision | None) -> None:
     if revision is not None:
-        response.headers["Kisum-Revision"] = str(revision)
+        response.headers[REVISION_HEADER] = str(revision)
 
 
 def _tokens(signed_in: operations.SignedIn) -> Tokens:

@@ -1,6 +1,5 @@
 from datetime import datetime
 
-from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -40,12 +39,4 @@ async def person(work: AsyncSession, user_id: UserId) -> User:
     user = await work.get(User, user_id)
     if user is None:
         raise rules.UserUnknownError(f"No person has the id {user_id}.")
-    return user
-
-
-async def person_by_email(work: AsyncSession, email: str) -> User:
-    """Raises UserUnknownError."""
-    user = await work.scalar(select(User).where(User.email_key == rules.email_key(email)))
-    if user is None:
-        raise rules.UserUnknownError("Nobody has signed up with this mail address.")
     return user

@@ -4,7 +4,7 @@ from uuid import UUID
 from fastapi import Response
 
 from chassis.request import Caller, Company, Now, Work
-from chassis.routing import ResponseModel, problem_statuses, router
+from chassis.routing import REVISION_HEADER, ResponseModel, problem_statuses, router
 from contracts.identifiers import CompanyId
 from middleware.guards import ActiveMember, CompanyAdmin, PlatformAdmin, guard
 from services.entitlements.companies import operations, rules
@@ -72,7 +72,7 @@ async def suspend_company(
 ) -> EntitlementBody:
     """Turn everything of a company off until it is restored."""
     revision = await operations.suspend(work, CompanyId(company_id), actor=caller.user_id, now=now)
-    response.headers["Kisum-Revision"] = str(revision)
+    response.headers[REVISION_HEADER] = str(revision)
     return _body(await operations.entitlement_of(work, CompanyId(company_id), now=now))
 
 
@@ -83,7 +83,7 @@ async def restore_company(
 ) -> EntitlementBody:
     """End a suspension."""
     revision = await operations.restore(work, CompanyId(company_id), actor=caller.user_id, now=now)
-    response.headers["Kisum-Revision"] = str(revision)
+    response.headers[REVISION_HEADER] = str(revision)
     return _body(await operations.entitlement_of(work, CompanyId(company_id), now=now))
 
 
