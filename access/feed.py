@@ -5,12 +5,12 @@ answered. The cache is written by this task only.
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from access.cache import BlockPartition, Cache, Change, Head, Partition, Quarantine, SwapRefusedError
@@ -18,8 +18,7 @@ from access.freshness import OWNERS, SECOND, Bounds, Clocks, HeartbeatLedger
 from access.ingest import HEARTBEAT_TOPICS, STATE_TOPICS, HeartbeatRecord, Ingest, heartbeat_of, partitions_of
 from contracts.events.heartbeat import Heartbeat
 from contracts.topics import wire_name
-from infra.kafka.connection import KafkaConnection
-from infra.kafka.starting import start_whole
+from infra.kafka.clients import Kafka, Record, RecordReader
 
 _log = structlog.get_logger("kisum.access")
 
@@ -27,6 +26,7 @@ _POLL_MILLISECONDS: Final = 500
 #: Small while requests are served between two batches, large while nobody can be served yet.
 _BATCH_RECORDS: Final = 200
 _FILLING_BATCH_RECORDS: Final = 2000
+_PARTITION_FETCH_MAX_BYTES: Final = 4 * 1024 * 1024
 _PAUSE_MIN_SECONDS: Final = 0.2
 _PAUSE_MAX_SECONDS: Final = 5.0
 _POLL_TIMEOUT_SECONDS: Final = 30.0
@@ -51,7 +51,7 @@ class _Replay:
     generation: int
     #: Where each partition ended when the client started.
     ends: dict[Partition, int]
-    consumer: AIOKafkaConsumer
+    reader: RecordReader
     positions: dict[Partition, int]
 
 
@@ -59,7 +59,7 @@ class Feed:
     """Keeps a cache at the state of the topics. `run` never returns; cancel it to stop."""
 
     def __init__(
-        self, *, kafka: KafkaConnection, cache: Cache, ingest: Ingest, clocks: Clocks, bounds: Bounds, name: str
+        self, *, kafka: Kafka, cache: Cache, ingest: Ingest, clocks: Clocks, bounds: Bounds, name: str
     ) -> None:
         self._kafka = kafka
         self._cache = cache
@@ -134,9 +134,9 @@ class Feed:
                 if self._clocks.boot_us() - self._heard_us > self._bounds.silence_seconds * SECOND:
                     raise FeedSilentError(f"no record for {self._bounds.silence_seconds:g} s")
         finally:
-            await live.consumer.stop()
+            await live.reader.stop()
             if rebuild is not None:
-                await rebuild.consumer.stop()
+                await rebuild.reader.stop()
 
     async def _advance_rebuild(self, live: _Replay, rebuild: _Replay) -> bool:
         await self._poll(rebuild, _POLL_MILLISECONDS // 5)
@@ -153,64 +153,50 @@ class Feed:
 
     async def _start(self, generation: int, *, with_heartbeats: bool) -> _Replay:
         """A client at a generation's offsets; raises LogReplacedError where the log does not hold them."""
-        consumer = AIOKafkaConsumer(
-            **self._kafka.aiokafka(),
+        reader = self._kafka.reader(
             client_id=f"{self._name}-access",
-            group_id=None,
-            enable_auto_commit=False,
-            # An offset that is not there is an event to react to, never one to step over.
-            auto_offset_reset="none",
-            fetch_max_wait_ms=_POLL_MILLISECONDS,
-            max_partition_fetch_bytes=4 * 1024 * 1024,
+            wait_max_milliseconds=_POLL_MILLISECONDS,
+            partition_fetch_max_bytes=_PARTITION_FETCH_MAX_BYTES,
         )
         try:
-            await start_whole(consumer.start())
+            await reader.start()
             self._clients_started += 1
-            await self._assert_partitions(consumer)
+            await self._assert_partitions(reader)
             state = {self._partition(tp): tp for tp in self._state_partitions()}
             heartbeats = [TopicPartition(topic, 0) for topic in self._heartbeats] if with_heartbeats else []
-            begins = await consumer.beginning_offsets([*state.values(), *heartbeats])
-            ends = await consumer.end_offsets([*state.values(), *heartbeats])
-            positions = self._stored_positions(generation, state, begins, ends)
-            # Nothing is awaited from here on: an assigned partition without a position would be an error.
-            consumer.assign([*state.values(), *heartbeats])
-            for partition, position in positions.items():
-                consumer.seek(state[partition], position)
-            for tp in heartbeats:
-                # Only the newest says anything.
-                consumer.seek(tp, max(begins[tp], ends[tp] - 1))
+            bounds = await reader.bounds([*state.values(), *heartbeats])
+            positions = self._stored_positions(generation, {partition: bounds[tp] for partition, tp in state.items()})
+            reader.assign(
+                {
+                    **{state[partition]: position for partition, position in positions.items()},
+                    # Only the newest says anything.
+                    **{tp: max(bounds[tp][0], bounds[tp][1] - 1) for tp in heartbeats},
+                }
+            )
         except BaseException:
-            await consumer.stop()
+            await reader.stop()
             raise
-        return _Replay(generation, {partition: ends[tp] for partition, tp in state.items()}, consumer, positions)
+        return _Replay(generation, {partition: bounds[tp][1] for partition, tp in state.items()}, reader, positions)
 
-    def _stored_positions(
-        self,
-        generation: int,
-        state: Mapping[Partition, TopicPartition],
-        begins: Mapping[TopicPartition, int],
-        ends: Mapping[TopicPartition, int],
-    ) -> dict[Partition, int]:
+    def _stored_positions(self, generation: int, bounds: Mapping[Partition, tuple[int, int]]) -> dict[Partition, int]:
         """Where a generation goes on in each partition; at the beginning where it has nothing of it."""
         stored = self._cache.positions(generation)
-        positions = {partition: stored.get(partition, begins[tp]) for partition, tp in state.items()}
-        for partition, tp in state.items():
-            if not begins[tp] <= positions[partition] <= ends[tp]:
+        positions = {partition: stored.get(partition, begin) for partition, (begin, _) in bounds.items()}
+        for partition, (begin, end) in bounds.items():
+            if not begin <= positions[partition] <= end:
                 raise LogReplacedError(
-                    f"{partition[0]}/{partition[1]} holds offsets {begins[tp]} to {ends[tp]}, "
+                    f"{partition[0]}/{partition[1]} holds offsets {begin} to {end}, "
                     f"the cache goes on at {positions[partition]}"
                 )
         return positions
 
-    async def _assert_partitions(self, consumer: AIOKafkaConsumer) -> None:
-        # The public calls ask for one topic at a time, with a pause after each.
-        await consumer._client.set_topics([*self._topics, *self._heartbeats])  # noqa: SLF001
+    async def _assert_partitions(self, reader: RecordReader) -> None:
+        found = await reader.partition_counts([*self._topics, *self._heartbeats])
         for wire, topic in self._topics.items():
-            found = len(consumer.partitions_for_topic(wire) or ())
-            if found != STATE_TOPICS[topic].partitions:
-                raise TopicsDifferError(f"{wire} has {found} partitions, not {STATE_TOPICS[topic].partitions}")
+            if found[wire] != STATE_TOPICS[topic].partitions:
+                raise TopicsDifferError(f"{wire} has {found[wire]} partitions, not {STATE_TOPICS[topic].partitions}")
         for wire in self._heartbeats:
-            if not consumer.partitions_for_topic(wire):
+            if not found[wire]:
                 raise TopicsDifferError(f"{wire} is missing")
 
     async def _poll(self, replay: _Replay, timeout_milliseconds: int) -> None:
@@ -218,9 +204,9 @@ class Feed:
         filling = not self._cache.head().complete or replay.generation != self._cache.head().active
         # Not wait_for: in Python 3.11 it swallows a cancellation that comes together with records.
         async with asyncio.timeout(_POLL_TIMEOUT_SECONDS):
-            batches = await replay.consumer.getmany(
-                timeout_ms=timeout_milliseconds,
-                max_records=_FILLING_BATCH_RECORDS if filling else _BATCH_RECORDS,
+            batches = await replay.reader.read(
+                timeout_milliseconds=timeout_milliseconds,
+                records_max=_FILLING_BATCH_RECORDS if filling else _BATCH_RECORDS,
             )
         changes: list[Change] = []
         for tp, batch in batches.items():
@@ -239,13 +225,14 @@ class Feed:
 
     async def _moved(self, replay: _Replay) -> dict[Partition, int]:
         """The partitions whose position moved; behind a compacted gap it may move without a record."""
-        moved = {}
-        for tp in self._state_partitions():
-            partition = self._partition(tp)
-            position: int = await replay.consumer.position(tp)
-            if position != replay.positions[partition]:
-                moved[partition] = position
-        return moved
+        positions = {
+            self._partition(tp): position
+            for tp, position in (await replay.reader.positions()).items()
+            if tp.topic in self._topics
+        }
+        return {
+            partition: position for partition, position in positions.items() if position != replay.positions[partition]
+        }
 
     def _apply(self, replay: _Replay, changes: list[Change], moved: dict[Partition, int]) -> None:
         received, self._received = self._received, []
@@ -275,7 +262,7 @@ class Feed:
         fresh = all(age is not None and age <= self._bounds.complete_seconds * SECOND for age in ages)
         return replace(revised, complete=fresh)
 
-    def _note_heartbeats(self, owner: str, batch: list[Any]) -> None:
+    def _note_heartbeats(self, owner: str, batch: Sequence[Record]) -> None:
         for record in batch:
             heartbeat = heartbeat_of(owner, record.value)
             if heartbeat is None:
@@ -298,7 +285,7 @@ class Feed:
             self._topic_ids |= new
             self._cache.note_topic_ids(self._cache.head().active, new)
 
-    def _changes(self, tp: TopicPartition, batch: list[Any]) -> Iterator[Change]:
+    def _changes(self, tp: TopicPartition, batch: Sequence[Record]) -> Iterator[Change]:
         topic = self._topics[tp.topic]
         for record in batch:
             change = self._ingest.change_of(topic, tp.partition, record.key, record.value)

@@ -35,7 +35,7 @@ from access.scopes import ScopeValue
 from access.unknown import StateUnknownError
 from contracts.identifiers import PLATFORM_COMPANY_ID
 from contracts.problems import Reason
-from infra.kafka.connection import KafkaConnection
+from infra.kafka.clients import Kafka
 
 _INCOMPLETE: Final = "this instance is still loading the access state"
 _KID_LENGTH_MAX: Final = 120
@@ -89,7 +89,7 @@ class AccessPath:
         *,
         service: str,
         modules: Collection[str],
-        kafka: KafkaConnection,
+        kafka: Kafka,
         root_key: Ed25519PublicKey,
         clocks: Clocks | None = None,
         bounds: Bounds | None = None,

@@ -31,6 +31,7 @@ from contracts.events.auth import PermissionStatus as Status
 from contracts.events.entitlements import BaseEntitlement, EntitlementChanged, EntitlementStatus, ModuleEntitlement
 from contracts.identifiers import UserId, new_id
 from contracts.permissions import PERMISSIONS
+from infra.kafka.clients import KafkaClients
 from infra.kafka.connection import KafkaConnection
 
 _MEMBERSHIPS: Final = 100_000
@@ -99,7 +100,7 @@ def measure() -> list[Figure]:
             Path(folder) / "cache",
             service="finance",
             modules=("finance",),
-            kafka=KafkaConnection(bootstrap_servers="127.0.0.1:1", username="nobody", password=""),
+            kafka=KafkaClients(KafkaConnection(bootstrap_servers="127.0.0.1:1", username="nobody", password="")),
             root_key=Ed25519PrivateKey.generate().public_key(),
             clocks=clocks,
         )

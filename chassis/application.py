@@ -20,9 +20,11 @@ from chassis.service import Republish, Service
 from chassis.settings import AccessSettings, Settings
 from contracts.topics import TOPICS, Topic
 from infra.clock import Clock, utc_now
+from infra.kafka.clients import KafkaClients
 from infra.kafka.probe import KafkaProbe
 from infra.kafka.work import WorkConsumers
 from infra.outbox.relay import Relay
+from infra.outbox.store import OutboxStore
 from infra.outbox.writer import Revision
 from infra.postgres.database import Database
 from infra.tasks import end_tasks
@@ -114,7 +116,7 @@ def _open_access(service: Service[Any], settings: AccessSettings) -> AccessPath:
         settings.access_folder,
         service=service.name,
         modules=service.modules,
-        kafka=settings.kafka,
+        kafka=KafkaClients(settings.kafka),
         root_key=settings.root_key,
         bounds=settings.bounds,
     )
@@ -127,9 +129,9 @@ def _published_by(service: str) -> list[Topic]:
 
 def _relay(service: Service[Settings], settings: Settings, database: Database, clock: Clock) -> Relay:
     return Relay(
-        database_url=settings.database_url.get_secret_value(),
+        open_store=OutboxStore.opener(settings.database_url.get_secret_value()),
         database=database,
-        kafka=settings.kafka,
+        kafka=KafkaClients(settings.kafka),
         topics=_published_by(service.name),
         republish={topic: _at_once(republish, clock) for topic, republish in service.republish.items()},
         clock=clock,

@@ -15,10 +15,9 @@ from aiokafka.errors import (
 )
 
 from contracts.topics import BATCH_SIZE_MAX_BYTES, Topic, wire_name
-from infra.kafka.connection import KafkaConnection
+from infra.kafka.clients import Kafka, Outgoing
 from infra.kafka.partitioner import partition_of
-from infra.kafka.producer import REQUEST_TIMEOUT_SECONDS, give_up, new_producer
-from infra.kafka.starting import start_whole
+from infra.kafka.producer import REQUEST_TIMEOUT_SECONDS
 from infra.outbox.store import Refusal, Row
 
 #: Below what a topic takes, so that only a record that is too large by itself is refused for its size.
@@ -55,19 +54,19 @@ class Sent:
 class Log:
     """Sends rows to their partitions. After any error it is to be closed, and another opened."""
 
-    def __init__(self, kafka: KafkaConnection, topics: Iterable[Topic], batch_rows: "BatchRows") -> None:
+    def __init__(self, kafka: Kafka, topics: Iterable[Topic], batch_rows: "BatchRows") -> None:
         self._prefix = kafka.topic_prefix
         self._topics = {topic.name: topic for topic in topics}
         self._batch_rows = batch_rows
-        self._producer = new_producer(kafka, client_id="outbox-relay", max_batch_size=_BATCH_BYTES)
+        self._producer = kafka.producer(client_id="outbox-relay", batch_size_max_bytes=_BATCH_BYTES)
 
     async def open(self) -> None:
         """Connect; raises LogUnavailableError also where a topic has other partitions than the registry says."""
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT_SECONDS):
-                await start_whole(self._producer.start())
+                await self._producer.start()
                 for name, topic in self._topics.items():
-                    found = len(await self._producer.partitions_for(wire_name(self._prefix, name)))
+                    found = await self._producer.partition_count(wire_name(self._prefix, name))
                     if found != topic.partitions:
                         raise LogUnavailableError(f"{name} has {found} partitions, the registry {topic.partitions}")
         except (KafkaError, TimeoutError, OSError) as error:
@@ -91,7 +90,7 @@ class Log:
 
     async def close(self) -> None:
         """Give the producer up; what was not answered may or may not come to be in the log."""
-        await give_up(self._producer)
+        await self._producer.give_up()
 
     async def _send_in_order(self, sent: Sent, rows: Sequence[Row]) -> Sent:
         """One batch after the other: none may overtake one that failed."""
@@ -112,19 +111,11 @@ class Log:
 
     async def _send_batch(self, sent: Sent, rows: Sequence[Row]) -> int:
         """Send as many of the rows as fit into a batch; how many that were."""
-        batch = self._producer.create_batch()
-        count = 0
-        for row in rows:
-            appended = batch.append(key=row.key.encode(), value=row.value, timestamp=None, headers=list(row.headers))
-            if appended is None:
-                break
-            count += 1
-        batch.close()
+        outgoing = [Outgoing(row.key.encode(), row.value, row.headers) for row in rows]
         async with asyncio.timeout(REQUEST_TIMEOUT_SECONDS):
-            answered = await self._producer.send_batch(
-                batch, wire_name(self._prefix, sent.topic), partition=sent.partition
+            first, count = await self._producer.send_batch(
+                wire_name(self._prefix, sent.topic), sent.partition, outgoing
             )
-            first = (await answered).offset
         if first < 0:
             # A duplicate the broker remembers no offset of; where the records are is not known.
             raise KafkaError(f"{sent.topic}[{sent.partition}]: acknowledged without an offset")

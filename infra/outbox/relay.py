@@ -6,7 +6,6 @@ given up, the rows are read and sent again, and readers ignore what they have se
 """
 
 import asyncio
-import time
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,15 +16,15 @@ import structlog
 
 from contracts.topics import Topic
 from infra.clock import Clock, utc_now
-from infra.kafka.connection import KafkaConnection
+from infra.kafka.clients import Kafka
 from infra.outbox.heartbeat import INTERVAL_SECONDS, heartbeat_row, is_heartbeat
 from infra.outbox.log import BatchRows, Log, LogUnavailableError, Sent
-from infra.outbox.store import Backlog, OutboxStore, Progress, Refusal, Row, Settlement, StoreLostError
+from infra.outbox.store import Backlog, OpenStore, Progress, Refusal, Row, Settlement, Store, StoreLostError
 from infra.outbox.tail import Republish, Tail
 from infra.outbox.unknown import unknown_state_of
-from infra.outbox.watch import LogWatch
+from infra.outbox.watch import TopicWatch
 from infra.outbox.writer import Lane
-from infra.postgres.database import Database
+from infra.postgres.database import UnitsOfWork
 from infra.tasks import end_tasks
 
 #: Rows of a round. A revocation that comes a moment after a round has begun waits for its end.
@@ -49,9 +48,9 @@ class IncompleteRelayError(Exception):
 class _Parts:
     """What a relay was given."""
 
-    database_url: str
-    database: Database
-    kafka: KafkaConnection
+    open_store: OpenStore
+    database: UnitsOfWork
+    kafka: Kafka
     states: tuple[Topic, ...]
     facts: tuple[Topic, ...]
     heartbeats: Topic | None
@@ -67,7 +66,7 @@ class _Parts:
 class Relay:
     """The relay of one service.
 
-    :param database_url: as for Database; the relay opens one connection of its own to it.
+    :param open_store: opens the relay's one connection of its own to the database.
     :param database: where `republish` gets its units of work from.
     :param topics: all topics the service owns.
     :param republish: for each state topic, by its name, what publishes the current state of a key again. It is called
@@ -86,9 +85,9 @@ class Relay:
     def __init__(
         self,
         *,
-        database_url: str,
-        database: Database,
-        kafka: KafkaConnection,
+        open_store: OpenStore,
+        database: UnitsOfWork,
+        kafka: Kafka,
         topics: Iterable[Topic],
         republish: Mapping[str, Republish],
         clock: Clock = utc_now,
@@ -99,7 +98,7 @@ class Relay:
             topic for topic in owned if not (is_heartbeat(topic) or topic.dead_letters or topic.other_writers)
         )
         self._parts = _Parts(
-            database_url=database_url,
+            open_store=open_store,
             database=database,
             kafka=kafka,
             states=tuple(topic for topic in written if topic.cleanup == "compact"),
@@ -142,7 +141,7 @@ class Relay:
             await end_tasks(self._task)
 
     async def _serve(self) -> None:
-        store = await OutboxStore.open(self._parts.database_url)
+        store = await self._parts.open_store()
         try:
             while not await store.try_lead():  # noqa: ASYNC110 - PostgreSQL tells nobody that a lock is free
                 await asyncio.sleep(_LOCK_INTERVAL_SECONDS)
@@ -159,7 +158,7 @@ class Relay:
 class _Leader:
     """One leadership: what is known from taking the lock to losing it."""
 
-    def __init__(self, parts: _Parts, status: Relay, store: OutboxStore) -> None:
+    def __init__(self, parts: _Parts, status: Relay, store: Store) -> None:
         self._parts = parts
         self._status = status
         self._store = store
@@ -205,7 +204,7 @@ class _Leader:
     async def _publish(self, log: Log) -> None:
         """With one producer, until it is of no more use: then LogUnavailableError."""
         await log.open()
-        watch = LogWatch(self._parts.kafka, self._parts.topics)
+        watch = TopicWatch(self._parts.kafka, self._parts.topics)
         await self._compare(watch)
         if self._tail is None:
             self._tail = Tail(
@@ -230,7 +229,7 @@ class _Leader:
             await self._beat(log)
             if not more:
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(max(0.0, self._beat_at + INTERVAL_SECONDS - time.monotonic())):
+                    async with asyncio.timeout(max(0.0, self._beat_at + INTERVAL_SECONDS - _monotonic_seconds())):
                         await self._wake.wait()
 
     async def _round(self, log: Log) -> bool:
@@ -334,7 +333,7 @@ class _Leader:
 
     async def _beat(self, log: Log) -> None:
         """Once a second: count what is pending, store what was checked, and send the heartbeat if all of it holds."""
-        now = time.monotonic()
+        now = _monotonic_seconds()
         if now < self._beat_at + INTERVAL_SECONDS:
             return
         self._beat_at = now
@@ -357,12 +356,12 @@ class _Leader:
         if sent.error is not None:
             raise LogUnavailableError(repr(sent.error))
 
-    async def _watch(self, watch: LogWatch) -> NoReturn:
+    async def _watch(self, watch: TopicWatch) -> NoReturn:
         while True:
             await asyncio.sleep(_WATCH_INTERVAL_SECONDS)
             await self._compare(watch)
 
-    async def _compare(self, watch: LogWatch) -> None:
+    async def _compare(self, watch: TopicWatch) -> None:
         """Find topics that are not the ones that were written, or are shorter."""
         if not self._progress or self._status.lost_topics:
             await self._load()
@@ -379,7 +378,7 @@ class _Leader:
                 lost.add(topic)
         if lost:
             await self._lose(lost, "the broker has another topic of this name, or a shorter one")
-        self._seen_at = time.monotonic()
+        self._seen_at = _monotonic_seconds()
 
     async def _load(self) -> None:
         """Take over what is stored, where nothing is known here or a topic was lost and may be no more."""
@@ -409,7 +408,11 @@ class _Leader:
         self._status.lost_topics = frozenset(known.topic for known in self._progress.values() if known.lost)
 
 
-async def _keep_proving(store: OutboxStore) -> NoReturn:
+def _monotonic_seconds() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def _keep_proving(store: Store) -> NoReturn:
     while True:
         await asyncio.sleep(_PROOF_INTERVAL_SECONDS)
         await store.prove()

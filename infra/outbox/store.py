@@ -5,12 +5,11 @@ Nothing is deleted or counted on any other connection: when this one is gone, so
 
 import asyncio
 import json
-import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import lru_cache
-from typing import Any, Final
+from functools import lru_cache, partial
+from typing import Any, Final, Protocol
 
 import asyncpg
 
@@ -141,13 +140,44 @@ _BACKLOG: Final = f"""
 """  # noqa: S608 - a constant
 
 
+class Store(Protocol):
+    """One connection to the outbox's tables. Every method raises StoreLostError when it is gone."""
+
+    async def try_lead(self) -> bool: ...
+
+    async def listen(self, notified: Callable[[], None]) -> None: ...
+
+    async def prove(self) -> None: ...
+
+    async def prove_if_old(self) -> None: ...
+
+    async def read_states(self, lane: Lane, limit: int) -> tuple[datetime, list[Row]]: ...
+
+    async def read_facts(self, limit: int) -> list[Row]: ...
+
+    async def settle(self, settlement: Settlement, *, newly_acknowledged: int) -> set[tuple[str, str]]: ...
+
+    async def publisher(self) -> Publisher: ...
+
+    async def progress(self) -> list[Progress]: ...
+
+    async def lose(self, topics: Iterable[str]) -> None: ...
+
+    async def backlog(self) -> Backlog: ...
+
+    def terminate(self) -> None: ...
+
+
+OpenStore = Callable[[], Awaitable[Store]]
+
+
 class OutboxStore:
-    """One connection. Every method raises StoreLostError when it is gone."""
+    """The store of a real database. Every method raises StoreLostError when it is gone."""
 
     def __init__(self, connection: asyncpg.Connection) -> None:
         self._connection = connection
         self._one_at_a_time = asyncio.Lock()
-        self._proved_at = time.monotonic()
+        self._proved_at = asyncio.get_running_loop().time()
 
     @classmethod
     async def open(cls, url: str) -> "OutboxStore":
@@ -161,6 +191,11 @@ class OutboxStore:
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise StoreLostError(f"no connection: {error!r}") from error
         return cls(connection)
+
+    @classmethod
+    def opener(cls, url: str) -> OpenStore:
+        """Opens stores of one database."""
+        return partial(cls.open, url)
 
     async def try_lead(self) -> bool:
         """Whether this connection now holds the lock; it keeps it until it ends."""
@@ -176,7 +211,7 @@ class OutboxStore:
 
     async def prove_if_old(self) -> None:
         """The same, if the last answer is seconds old: this process may have been frozen since."""
-        if time.monotonic() - self._proved_at > _PROOF_AGE_MAX_SECONDS:
+        if asyncio.get_running_loop().time() - self._proved_at > _PROOF_AGE_MAX_SECONDS:
             await self.prove()
 
     async def read_states(self, lane: Lane, limit: int) -> tuple[datetime, list[Row]]:
@@ -270,7 +305,7 @@ class OutboxStore:
 
     async def _run(self, query: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
         async with self._one_at_a_time:
-            asked_at = time.monotonic()
+            asked_at = asyncio.get_running_loop().time()
             try:
                 answer = await query(*arguments)
             except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:

@@ -13,18 +13,17 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from contracts.errors import DomainError, Kind
 from contracts.topics import Topic, wire_name
-from infra.kafka.connection import KafkaConnection
-from infra.kafka.starting import start_whole
+from infra.kafka.clients import Kafka, RecordReader
 from infra.outbox.log import LogUnavailableError, Sent
 from infra.outbox.store import Progress
 from infra.outbox.writer import Revision
-from infra.postgres.database import Database
+from infra.postgres.database import UnitsOfWork
 
 #: Publishes the current state of a key again, under the version it has, with the aggregate's row locked; answers what
 #: it published, or none if the database knows no such key.
@@ -34,6 +33,7 @@ Forget = Callable[[str, str], Awaitable[None]]
 
 _FETCH_RECORDS_MAX: Final = 2000
 _FETCH_WAIT_MILLISECONDS: Final = 500
+_PARTITION_FETCH_MAX_BYTES: Final = 1024 * 1024
 _RETRY_INTERVAL_SECONDS: Final = 0.5
 
 Partition = tuple[str, int]
@@ -48,7 +48,7 @@ class Tail:
         self,
         topics: Sequence[Topic],
         republish: Mapping[str, Republish],
-        database: Database,
+        database: UnitsOfWork,
         progress: Iterable[Progress],
         forget: Forget,
     ) -> None:
@@ -90,32 +90,29 @@ class Tail:
         for partition, end in ends.items():
             self._suspects.put_nowait((partition, end, found.get(partition, [])))
 
-    async def read(self, kafka: KafkaConnection, *, is_sending: Callable[[], bool]) -> None:
+    async def read(self, kafka: Kafka, *, is_sending: Callable[[], bool]) -> None:
         """Follow the log until cancelled. Raises LogUnavailableError."""
         if not self._topics:
             return
-        consumer = AIOKafkaConsumer(
-            **kafka.aiokafka(),
+        reader = kafka.reader(
             client_id="outbox-tail",
-            group_id=None,
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            fetch_max_wait_ms=_FETCH_WAIT_MILLISECONDS,
+            wait_max_milliseconds=_FETCH_WAIT_MILLISECONDS,
+            partition_fetch_max_bytes=_PARTITION_FETCH_MAX_BYTES,
         )
         partitions = {
             TopicPartition(wire_name(kafka.topic_prefix, topic), number): (topic, number)
             for topic, number in self._progress
         }
         try:
-            consumer.assign(list(partitions))
-            await start_whole(consumer.start())
-            for assigned, partition in partitions.items():
-                consumer.seek(assigned, self._fetched[partition])
+            await reader.start()
+            reader.assign({assigned: self._fetched[partition] for assigned, partition in partitions.items()})
             while True:
                 try:
-                    found = await consumer.getmany(timeout_ms=_FETCH_WAIT_MILLISECONDS, max_records=_FETCH_RECORDS_MAX)
+                    found = await reader.read(
+                        timeout_milliseconds=_FETCH_WAIT_MILLISECONDS, records_max=_FETCH_RECORDS_MAX
+                    )
                 except OffsetOutOfRangeError as error:
-                    await self._skip_to_end(consumer, partitions, error)
+                    await self._skip_to_end(reader, partitions, error)
                     continue
                 for assigned, records in found.items():
                     partition = partitions[assigned]
@@ -126,7 +123,7 @@ class Tail:
         except (KafkaError, OSError) as error:
             raise LogUnavailableError(repr(error)) from error
         finally:
-            await consumer.stop()
+            await reader.stop()
 
     async def heal(self) -> None:
         """Have the current state of each suspect key published again, until cancelled."""
@@ -140,14 +137,14 @@ class Tail:
 
     async def _skip_to_end(
         self,
-        consumer: AIOKafkaConsumer,
+        reader: RecordReader,
         partitions: Mapping[TopicPartition, Partition],
         error: OffsetOutOfRangeError,
     ) -> None:
         """A shorter log: what it lost is for the watch over its length to say, and nothing here can be checked."""
         lost = list(error.args[0]) if error.args and isinstance(error.args[0], dict) else list(partitions)
-        for assigned, end in (await consumer.end_offsets(lost)).items():
-            consumer.seek(assigned, end)
+        for assigned, (_, end) in (await reader.bounds(lost)).items():
+            reader.seek(assigned, end)
             self._fetched[partitions[assigned]] = end
 
     async def _heal_key(self, topic: Topic, record: Any) -> None:

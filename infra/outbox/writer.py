@@ -57,12 +57,10 @@ async def publish_state(
     states the newer stays, and the more urgent lane. The same version again changes nothing, but lets a row the log
     refused be tried again. Raises EventTooLargeError, and ValueError for a payload the topic does not carry.
     """
-    if topic.cleanup != "compact":
-        raise ValueError(f"{topic.name} carries facts, not states")
-    envelope = await _envelope(
-        work,
+    event = envelop_for(
         topic,
         payload,
+        epoch=await _epoch(work),
         company_id=company_id,
         version=version,
         occurred_at=occurred_at,
@@ -70,9 +68,7 @@ async def publish_state(
         correlation_id=correlation_id,
         causation_id=causation_id,
     )
-    row = upsert(states).values(
-        **_record(topic, envelope), epoch=envelope.epoch, version=envelope.version, lane=int(lane)
-    )
+    row = upsert(states).values(**state_row(topic, event, lane))
     written, pending = row.excluded, states.c
     replaces = or_(
         tuple_(written.epoch, written.version) > tuple_(pending.epoch, pending.version),
@@ -95,7 +91,7 @@ async def publish_state(
             where=or_(replaces, written.lane < pending.lane),
         )
     )
-    return Revision(topic.name, topic.record_key(envelope).decode(), envelope.epoch, envelope.version)
+    return Revision(topic.name, topic.record_key(event).decode(), event.epoch, event.version)
 
 
 async def publish_fact(
@@ -117,10 +113,10 @@ async def publish_fact(
     """
     if topic.cleanup != "delete":
         raise ValueError(f"{topic.name} carries states, not facts")
-    envelope = await _envelope(
-        work,
+    event = envelop_for(
         topic,
         payload,
+        epoch=await _epoch(work),
         company_id=company_id,
         version=version,
         occurred_at=occurred_at,
@@ -128,27 +124,25 @@ async def publish_fact(
         correlation_id=correlation_id,
         causation_id=causation_id,
     )
-    await work.execute(insert(facts).values(**_record(topic, envelope)))
-    return envelope.event_id
+    await work.execute(insert(facts).values(**_record(topic, event)))
+    return event.event_id
 
 
-async def _envelope(
-    work: AsyncSession,
+def envelop_for(
     topic: Topic,
     payload: Payload,
     *,
+    epoch: int,
     company_id: CompanyId,
     version: int,
     occurred_at: datetime,
-    actor_user_id: UserId | None,
-    correlation_id: UUID | None,
-    causation_id: UUID | None,
+    actor_user_id: UserId | None = None,
+    correlation_id: UUID | None = None,
+    causation_id: UUID | None = None,
 ) -> Envelope[Payload]:
+    """The event of a payload. Raises ValueError for one the topic does not carry."""
     if type(payload) not in topic.payloads:
         raise ValueError(f"{topic.name} does not carry {payload.event_type}")
-    epoch = await work.scalar(select(publisher.c.epoch))
-    if epoch is None:
-        raise RuntimeError("outbox_publisher is empty: its migration inserts the row")
     return envelop(
         payload,
         occurred_at=occurred_at,
@@ -159,6 +153,20 @@ async def _envelope(
         correlation_id=correlation_id or new_id(),
         causation_id=causation_id,
     )
+
+
+def state_row(topic: Topic, event: Envelope[Payload], lane: Lane) -> dict[str, Any]:
+    """The row of a pending state. Raises EventTooLargeError, and ValueError for a topic of facts."""
+    if topic.cleanup != "compact":
+        raise ValueError(f"{topic.name} carries facts, not states")
+    return {**_record(topic, event), "epoch": event.epoch, "version": event.version, "lane": int(lane)}
+
+
+async def _epoch(work: AsyncSession) -> int:
+    epoch: int | None = await work.scalar(select(publisher.c.epoch))
+    if epoch is None:
+        raise RuntimeError("outbox_publisher is empty: its migration inserts the row")
+    return epoch
 
 
 def _record(topic: Topic, envelope: Envelope[Payload]) -> dict[str, Any]:

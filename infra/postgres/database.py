@@ -1,9 +1,9 @@
 """The one place that opens connections to PostgreSQL and the one place that commits."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import asyncpg
 from sqlalchemy import Connection, event, func, select
@@ -50,6 +50,13 @@ class DatabaseUnavailableError(DomainError):
 def _set_company(company_id: CompanyId, _session: Session, _transaction: Any, connection: Connection) -> None:
     """Until the transaction's end: a setting of the session would stay on the pooled connection for the next caller."""
     connection.execute(select(func.set_config(COMPANY_SETTING, str(company_id), True)))
+
+
+class UnitsOfWork(Protocol):
+    """Where transactions come from."""
+
+    def unit_of_work(self) -> AbstractAsyncContextManager[AsyncSession]:
+        """As `Database.unit_of_work`, of no company."""
 
 
 class Database:

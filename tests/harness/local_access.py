@@ -19,6 +19,7 @@ from contracts.identifiers import PLATFORM_COMPANY_ID, CompanyId, UserId, new_id
 from contracts.payload import Payload
 from contracts.services import MODULES
 from contracts.topics import TOPICS
+from infra.kafka.clients import KafkaClients
 from infra.kafka.connection import KafkaConnection
 from tests.harness.access import ROOT_KEY, standing_clocks
 from tests.harness.clock import FakeClock
@@ -82,7 +83,7 @@ def local_access(folder: Path, *, bounds: Bounds | None = None) -> Iterator[Loca
         folder,
         service="test",
         modules=MODULES,
-        kafka=_NOWHERE,
+        kafka=KafkaClients(_NOWHERE),
         root_key=ROOT_KEY.public_key(),
         clocks=standing_clocks(clock),
         bounds=bounds,

@@ -8,6 +8,7 @@ import pytest_asyncio
 
 from access.freshness import Bounds, Clocks
 from access.path import AccessPath
+from infra.kafka.clients import KafkaClients
 from infra.kafka.connection import KafkaConnection
 from infra.tasks import end_tasks
 from tests.harness.access import ROOT_KEY, Sources, access_sources
@@ -45,7 +46,7 @@ class Instance:
             self.folder,
             service="finance",
             modules=("finance",),
-            kafka=kafka,
+            kafka=KafkaClients(kafka),
             root_key=ROOT_KEY.public_key(),
             clocks=self.clocks,
             bounds=self.bounds,

@@ -23,8 +23,10 @@ from contracts.events.checkout import Item, TrialStarted
 from contracts.identifiers import CompanyId, UserId, new_id
 from contracts.topics import TOPICS, Topic
 from infra.kafka.bootstrap import bootstrap
+from infra.kafka.clients import KafkaClients
 from infra.kafka.connection import KafkaConnection
 from infra.outbox.relay import Relay
+from infra.outbox.store import OutboxStore
 from infra.outbox.writer import Lane, Revision, publish_fact, publish_state
 from infra.postgres.database import Database
 from infra.postgres.provision import ServiceDatabase, provision
@@ -170,9 +172,9 @@ class Owner:
 
     def relay(self, **other: Any) -> Relay:
         given: dict[str, Any] = {
-            "database_url": self.url,
+            "open_store": OutboxStore.opener(self.url),
             "database": self.database,
-            "kafka": self.kafka,
+            "kafka": KafkaClients(self.kafka),
             "topics": (MEMBERSHIPS, HEARTBEATS),
             "republish": {MEMBERSHIPS.name: republish_grant},
         }

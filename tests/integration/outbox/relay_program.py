@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from infra.kafka.clients import KafkaClients
 from infra.kafka.connection import KafkaConnection
 from infra.outbox import relay
 from infra.outbox.log import Log, Sent
@@ -60,17 +61,13 @@ class FreezesBeforeSending(Log):
 
 
 async def main(point: str, given: dict[str, Any]) -> None:
-    parts: dict[str, dict[str, Any]] = {
-        "before-sending": {"Log": StopsBeforeSending},
-        "before-deleting": {"OutboxStore": StopsBeforeDeleting},
-        "frozen": {"Log": FreezesBeforeSending},
-    }
-    for name, part in parts[point].items():
-        setattr(relay, name, part)
+    logs: dict[str, type[Log]] = {"before-sending": StopsBeforeSending, "frozen": FreezesBeforeSending}
+    stores: dict[str, type[OutboxStore]] = {"before-deleting": StopsBeforeDeleting}
+    setattr(relay, "Log", logs.get(point, Log))  # noqa: B010 - a name the module does not export
     await relay.Relay(
-        database_url=given["url"],
+        open_store=stores.get(point, OutboxStore).opener(given["url"]),
         database=Database(given["url"], application_name="test"),
-        kafka=KafkaConnection(**given["kafka"]),
+        kafka=KafkaClients(KafkaConnection(**given["kafka"])),
         topics=(MEMBERSHIPS, HEARTBEATS),
         republish={MEMBERSHIPS.name: republish_grant},
     ).run()

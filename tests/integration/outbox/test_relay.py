@@ -25,6 +25,7 @@ from contracts.events.auth import AuthHeartbeatSent
 from contracts.identifiers import CompanyId, new_id
 from contracts.topics import wire_name
 from infra.inbox import add_inbox_table
+from infra.kafka.clients import KafkaClients
 from infra.kafka.partitioner import partition_of as partition_of_key
 from infra.outbox.relay import IncompleteRelayError
 from infra.outbox.tables import add_outbox_tables
@@ -144,7 +145,7 @@ async def test_facts_of_a_key_keep_their_order(owner: Owner) -> None:
         async with owner.database.unit_of_work() as work:
             company = companies[version % 3]
             sent[str(company)].append(str(await publish_trial(work, company, version)))
-    relay = owner.relay(kafka=owner.admin, topics=(SUBSCRIPTIONS,), republish={})
+    relay = owner.relay(kafka=KafkaClients(owner.admin), topics=(SUBSCRIPTIONS,), republish={})
     async with running(relay):
         await drained(owner)
     found: dict[str, list[str]] = {key: [] for key in sent}
@@ -208,7 +209,7 @@ async def test_while_kafka_is_away_writers_go_on_and_all_is_published_after(owne
     proxied = proxy.sockets[0].getsockname()[1]
     proxy.close()
     await proxy.wait_closed()
-    relay = owner.relay(kafka=replace(owner.kafka, bootstrap_servers=f"127.0.0.1:{proxied}"))
+    relay = owner.relay(kafka=KafkaClients(replace(owner.kafka, bootstrap_servers=f"127.0.0.1:{proxied}")))
     async with running(relay):
         for number in range(50):
             await owner.write(number)
