@@ -3,19 +3,23 @@
 Records and the offsets they came from are one transaction, so that after any crash the stored state is exactly that of
 the stored offsets. A decision reads the active generation and everything it needs in one transaction.
 
-Open it after a fork and once per process. It does not survive a power cut, so another boot finds it empty.
+Open it after a fork and once per process. Every process reads; the one that holds the folder's lock writes. It does not
+survive a power cut, so another boot finds it empty.
 """
 
 import hashlib
-import shutil
+import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
+from uuid import UUID
 
 import lmdb
 
+from access.folder import CacheFolder, NoCacheError, holder_of
 from access.freshness import OWNERS, OwnerFreshness
 from access.records import fingerprint, is_quarantined, quarantined, version_of
 
@@ -26,30 +30,42 @@ MAP_SIZE_BYTES: Final = 4 * 1024**3
 _READERS_MAX: Final = 1024
 _SPARE_TRANSACTIONS: Final = 8
 GENERATIONS: Final = (0, 1)
-_IDENTITY_FILE: Final = "identity"
+_DATA_FILE: Final = "data.mdb"
+_SLICE_RECORDS: Final = 1000
 
 _HEAD_KEY: Final = b"head"
+_REBUILDS_KEY: Final = b"rebuilds"
 _POSITION: Final = b"o"
+_ANCHOR: Final = b"a"
 _TOPIC_ID: Final = b"i"
 _FLAG: Final = b"q"
 _BLOCKED: Final = b"x"
+_WITHDRAWN: Final = b"w"
 _OFFSET: Final = struct.Struct("<Q")
+_ANCHORED: Final = struct.Struct("<Q16s")
+_REBUILDS: Final = struct.Struct("<QQ")
 _PARTITION: Final = struct.Struct(">H")
 _HEAD: Final = struct.Struct("<BBIQQ")
 _OWNER: Final = struct.Struct("<qqqqQQQB")
 _SHOWN_KEY_BYTES: Final = 255
-#: Prefixes of records, in the order of a digest.
-RECORD_PREFIXES: Final = (b"e", b"m", b"p", b"k", b"s")
+#: First bytes of the keys of records.
+_RECORDS: Final = b"ekmps"
+_OLDER: Final = "the log has only an older state than the one that was applied"
+_GONE: Final = "the log no longer has what was applied"
 
-_open_folders: Final[set[Path]] = set()
+_open_environments: Final[set[Path]] = set()
 
 
 class CacheAlreadyOpenError(Exception):
     """LMDB loses its locks when a process opens an environment twice."""
 
 
+class CacheSupersededError(Exception):
+    """Another version of the service has taken the folder over; this process can only end."""
+
+
 class SwapRefusedError(Exception):
-    """The other generation is behind the active one in a partition: swapping would go back."""
+    """The other generation is behind the active one in a partition, or was not compared with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +124,8 @@ class Upsert:
     epoch: int
     version: int
     record: bytes
+    #: The event it came in; None where a tool or a test made it up.
+    event_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +156,40 @@ Change = Upsert | Quarantine | BlockPartition | UnblockPartition
 
 
 @dataclass(frozen=True, slots=True)
+class Anchor:
+    """The last record that was read of a partition: by it a log is known again, or found to be another."""
+
+    offset: int
+    fingerprint: bytes
+
+    @classmethod
+    def of(cls, offset: int, record_key: bytes | None, value: bytes | None) -> "Anchor":
+        hashed = hashlib.blake2b(digest_size=16)
+        for part in (record_key, value):
+            hashed.update(b"-" if part is None else b"%d:" % len(part) + part)
+        return cls(offset, hashed.digest())
+
+
+@dataclass
+class Comparison:
+    """How far the active generation was compared with the one that is to take its place.
+
+    No state may go back by a swap, so what is newer in the active one is carried over, in quarantine. Both are compared
+    in slices while the active one serves; whoever applies changes to it meanwhile adds their keys to `changed`.
+    """
+
+    #: The request for a rebuild that is served.
+    request: int
+    after: bytes = b""
+    is_over: bool = False
+    changed: set[bytes] = field(default_factory=set)
+
+    @property
+    def has_begun(self) -> bool:
+        return bool(self.after) or self.is_over
+
+
+@dataclass(frozen=True, slots=True)
 class Flag:
     """A quarantine as an operator sees it."""
 
@@ -148,37 +200,58 @@ class Flag:
 class Cache:
     """The store. Reading is safe in every process that has opened it; one process writes."""
 
-    def __init__(self, folder: Path, environment: lmdb.Environment) -> None:
+    def __init__(self, path: Path, environment: lmdb.Environment, folder: CacheFolder | None) -> None:
         """Use `Cache.open`."""
+        self._path = path
         self._folder = folder
         self._environment = environment
+        self._file = (path / _DATA_FILE).stat()
         self._meta = environment.open_db(b"meta")
         self._generations = tuple(environment.open_db(b"generation-%d" % number) for number in GENERATIONS)
         self._head_raw = b""
         self._head = Head()
         with environment.begin(write=True) as transaction:
-            raw = transaction.get(_HEAD_KEY, db=self._meta)
-            if raw is None:
-                transaction.put(_HEAD_KEY, Head().pack(), db=self._meta)
+            transaction.put(_HEAD_KEY, Head().pack(), db=self._meta, overwrite=False)
 
     @classmethod
     def open(cls, folder: Path, *, boot_id: str, scope: str = "", map_size_bytes: int = MAP_SIZE_BYTES) -> "Cache":
-        """Open or create the cache in a folder that is its own, on a local disk.
+        """Open or create the cache in a folder that is its service's own, on a local disk.
 
-        What another boot wrote, another format, another catalog or for another `scope` (which modules it keeps) is
-        thrown away. Raises CacheAlreadyOpenError.
+        What another boot wrote, another format, other contracts or for another `scope` (what it keeps, and for whom) is
+        never looked at, and thrown away if this process may write. Raises CacheAlreadyOpenError.
         """
-        folder = folder.resolve()
-        if folder in _open_folders:
-            raise CacheAlreadyOpenError(f"{folder} is open in this process already")
         identity = hashlib.sha256(f"{fingerprint()}\n{boot_id}\n{scope}".encode()).hexdigest()
-        marker = folder / _IDENTITY_FILE
-        if not marker.exists() or marker.read_text(encoding="ascii") != identity:
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True, mode=0o700)
-            marker.write_text(identity, encoding="ascii")
+        shared = CacheFolder(folder.resolve(), identity)
+        if shared.environment in _open_environments:
+            raise CacheAlreadyOpenError(f"{folder} is open in this process already")
+        shared.open()
+        return cls(shared.environment, cls._environment_in(shared.environment, map_size_bytes), shared)
+
+    @classmethod
+    def open_in_use(cls, folder: Path) -> "Cache":
+        """Open, to look at it, the cache that the processes of a service have in use, or left behind.
+
+        Raises NoCacheError, CacheAlreadyOpenError.
+        """
+        return cls._open_existing(holder_of(folder.resolve()).environment)
+
+    @classmethod
+    def open_as_it_is(cls, folder: Path) -> "Cache":
+        """Open a copy somebody made of a cache, whoever filled it. Raises NoCacheError, CacheAlreadyOpenError."""
+        return cls._open_existing(folder.resolve())
+
+    @classmethod
+    def _open_existing(cls, path: Path) -> "Cache":
+        if path in _open_environments:
+            raise CacheAlreadyOpenError(f"{path} is open in this process already")
+        if not (path / _DATA_FILE).exists():
+            raise NoCacheError(f"there is no access cache in {path}")
+        return cls(path, cls._environment_in(path, MAP_SIZE_BYTES), None)
+
+    @staticmethod
+    def _environment_in(path: Path, map_size_bytes: int) -> lmdb.Environment:
         environment = lmdb.Environment(
-            str(folder),
+            str(path),
             map_size=map_size_bytes,
             max_dbs=len(GENERATIONS) + 1,
             max_readers=_READERS_MAX,
@@ -189,24 +262,41 @@ class Cache:
         )
         # Slots of readers that were killed would keep old pages alive for ever.
         environment.reader_check()
-        _open_folders.add(folder)
-        return cls(folder, environment)
-
-    @classmethod
-    def open_as_it_is(cls, folder: Path) -> "Cache":
-        """Open a copy somebody made of a cache, whoever filled it. Raises CacheAlreadyOpenError."""
-        folder = folder.resolve()
-        if folder in _open_folders:
-            raise CacheAlreadyOpenError(f"{folder} is open in this process already")
-        environment = lmdb.Environment(str(folder), map_size=MAP_SIZE_BYTES, max_dbs=len(GENERATIONS) + 1, create=False)
-        _open_folders.add(folder)
-        return cls(folder, environment)
+        _open_environments.add(path)
+        return environment
 
     def close(self) -> None:
-        """Let go of the environment; a second call does nothing."""
-        if self._folder in _open_folders:
+        """Let go of the environment and the lock; a second call does nothing."""
+        if self._path in _open_environments:
             self._environment.close()
-            _open_folders.discard(self._folder)
+            _open_environments.discard(self._path)
+        self.stop_writing()
+
+    # Whose turn it is.
+
+    @property
+    def is_writer(self) -> bool:
+        """Whether this process may write."""
+        return self._folder is not None and self._folder.is_locked
+
+    def try_to_write(self) -> bool:
+        """Take the turn to write, if nobody has it. Raises CacheSupersededError where this cache was thrown away."""
+        if self._folder is None or not self._folder.lock():
+            return False
+        try:
+            is_there = os.path.samestat((self._path / _DATA_FILE).stat(), self._file)
+        except FileNotFoundError:
+            is_there = False
+        if not is_there:
+            self._folder.unlock()
+            raise CacheSupersededError(f"{self._path} was thrown away: another version of the service has started")
+        self._environment.reader_check()
+        return True
+
+    def stop_writing(self) -> None:
+        """Leave the turn to another process."""
+        if self._folder is not None:
+            self._folder.unlock()
 
     # Reading.
 
@@ -258,16 +348,43 @@ class Cache:
         """The next offset to apply, of each partition a generation has applied anything of."""
         return {_partition_of(key[1:]): _OFFSET.unpack(value)[0] for key, value in self._scan(generation, _POSITION)}
 
+    def anchors(self, generation: int) -> dict[Partition, Anchor]:
+        """The last record a generation has read of each partition."""
+        return {
+            _partition_of(key[1:]): Anchor(*_ANCHORED.unpack(value)) for key, value in self._scan(generation, _ANCHOR)
+        }
+
     def topic_ids(self, generation: int) -> dict[str, str]:
         """The broker's id of each topic a generation was filled from, as far as a heartbeat told it."""
         return {key[1:].decode(): value.decode() for key, value in self._scan(generation, _TOPIC_ID)}
 
     def records(self, generation: int | None = None) -> Iterator[tuple[bytes, bytes]]:
-        """Every record with its key, in the order of the keys. Holds one transaction until the end: for small caches,
-        copies and tools, not beside a writer.
+        """Every record with its key, in the order of the keys.
+
+        Read in slices: beside a writer, each record is of some moment since the beginning. An open transaction would
+        keep every page alive that is written meanwhile.
         """
-        for prefix in RECORD_PREFIXES:
-            yield from self._scan(generation, prefix)
+        after = b""
+        while True:
+            with self._environment.begin() as transaction:
+                number = self._head_in(transaction).active if generation is None else generation
+                found = _records_after(transaction, self._generations[number], after, _SLICE_RECORDS)
+            yield from found
+            if len(found) < _SLICE_RECORDS:
+                return
+            after = found[-1][0]
+
+    def rebuilds(self) -> tuple[int, int]:
+        """How many rebuilds were ever asked for, and how many of them are done."""
+        with self._environment.begin(db=self._meta) as transaction:
+            return self._rebuilds_in(transaction)
+
+    def ask_for_rebuild(self) -> int:
+        """Ask whoever writes to fill the cache from the log anew; returns the request's number. Any process may."""
+        with self._environment.begin(write=True) as transaction:
+            asked, done = self._rebuilds_in(transaction)
+            transaction.put(_REBUILDS_KEY, _REBUILDS.pack(asked + 1, done), db=self._meta)
+        return asked + 1
 
     def record_count(self) -> int:
         """How many entries the active generation has, offsets and flags among them."""
@@ -284,8 +401,14 @@ class Cache:
         changes: Iterable[Change],
         positions: Mapping[Partition, int],
         revise: Callable[[Head], Head] | None = None,
+        *,
+        anchors: Mapping[Partition, Anchor] = MappingProxyType({}),
+        applied: list[Upsert | Quarantine] | None = None,
     ) -> Head:
-        """Apply what is newer and store the offsets, in one transaction; `revise` changes the head in it."""
+        """Apply what is newer and store the offsets, in one transaction; `revise` changes the head in it.
+
+        What changed a subject is added to `applied`, where one is given.
+        """
         database = self._generations[generation]
         with self._environment.begin(write=True) as transaction:
             head = before = self._head_in(transaction)
@@ -294,8 +417,13 @@ class Cache:
                 if self._applies(transaction, database, change):
                     keys_changed |= not isinstance(change, BlockPartition | UnblockPartition) and change.key[:1] == b"k"
                     blocks_changed |= isinstance(change, BlockPartition | UnblockPartition)
+                    if applied is not None and isinstance(change, Upsert | Quarantine):
+                        applied.append(change)
             for partition, offset in positions.items():
                 transaction.put(_POSITION + _partition_bytes(partition), _OFFSET.pack(offset), db=database)
+            for partition, anchor in anchors.items():
+                packed = _ANCHORED.pack(anchor.offset, anchor.fingerprint)
+                transaction.put(_ANCHOR + _partition_bytes(partition), packed, db=database)
             if blocks_changed and generation == head.active:
                 head = replace(head, blocks=sum(1 for _ in _prefixed(transaction, database, _BLOCKED)))
             if keys_changed and generation == head.active:
@@ -313,12 +441,14 @@ class Cache:
                 transaction.put(_TOPIC_ID + topic.encode(), topic_id.encode())
 
     def start_over(self) -> None:
-        """Empty the active generation: what it was filled from is gone. Nothing is decided until it is complete."""
+        """Empty the cache: what it was filled from is gone. Nothing is decided until it is complete again."""
         with self._environment.begin(write=True) as transaction:
             head = self._head_in(transaction)
-            transaction.drop(self._generations[head.active], delete=False)
+            for database in self._generations:
+                transaction.drop(database, delete=False)
             fresh = Head(active=head.active, keys_generation=head.keys_generation + 1, generation=head.generation + 1)
             transaction.put(_HEAD_KEY, fresh.pack(), db=self._meta)
+            self._note_rebuild(transaction, self._rebuilds_in(transaction)[0])
 
     def empty_other(self) -> int:
         """Empty the generation that is not active, for a rebuild; returns its number."""
@@ -327,17 +457,46 @@ class Cache:
             transaction.drop(self._generations[other], delete=False)
             return other
 
-    def swap(self) -> Head:
-        """Make the other generation the active one. Raises SwapRefusedError where it is behind in any partition."""
+    def compare(self, comparison: Comparison, records_max: int) -> list[Flag]:
+        """Go on comparing, by so many records. Returns what had to be carried over.
+
+        Only while the other generation is behind in no partition: before, it rightly has older states.
+        """
+        with self._environment.begin(write=True) as transaction:
+            head = self._head_in(transaction)
+            live, other = self._generations[head.active], self._generations[1 - head.active]
+            if comparison.is_over:
+                changed = [comparison.changed.pop() for _ in range(min(records_max, len(comparison.changed)))]
+                return self._carry_over(transaction, changed, live, other)
+            found = _records_after(transaction, live, comparison.after, records_max)
+            comparison.is_over = len(found) < records_max
+            if found:
+                comparison.after = found[-1][0]
+            return self._carry_over(transaction, [key for key, _ in found], live, other)
+
+    def swap(self, comparison: Comparison) -> tuple[Head, list[Flag]]:
+        """Make the other generation the active one; also returns what had to be carried over last.
+
+        Raises SwapRefusedError where it is behind in any partition or was not compared to the end.
+        """
+        if not comparison.is_over:
+            raise SwapRefusedError("the new generation was not compared with the live one")
         with self._environment.begin(write=True) as transaction:
             head = self._head_in(transaction)
             other = 1 - head.active
-            database = self._generations[other]
-            for key, offset in _prefixed(transaction, self._generations[head.active], _POSITION):
+            live, database = self._generations[head.active], self._generations[other]
+            for key, offset in _prefixed(transaction, live, _POSITION):
                 reached = transaction.get(key, db=database)
                 if reached is None or _OFFSET.unpack(reached)[0] < _OFFSET.unpack(offset)[0]:
                     topic, partition = _partition_of(key[1:])
                     raise SwapRefusedError(f"{topic}/{partition} of the new generation is behind the live one")
+            carried = self._carry_over(transaction, comparison.changed, live, database)
+            for key, shown in list(_prefixed(transaction, live, _BLOCKED)):
+                # The log kept it if the owner has not withdrawn it.
+                if transaction.get(_WITHDRAWN + key[1:], db=database) is None:
+                    transaction.put(key, shown, db=database, overwrite=False)
+            for key, topic_id in list(_prefixed(transaction, live, _TOPIC_ID)):
+                transaction.put(key, topic_id, db=database)
             swapped = replace(
                 head,
                 active=other,
@@ -346,7 +505,42 @@ class Cache:
                 generation=head.generation + 1,
             )
             transaction.put(_HEAD_KEY, swapped.pack(), db=self._meta)
-            return swapped
+            self._note_rebuild(transaction, comparison.request)
+            return swapped, carried
+
+    @staticmethod
+    def _carry_over(
+        transaction: "lmdb.Transaction[bytes]",
+        keys: Iterable[bytes],
+        live: "lmdb._Database",
+        other: "lmdb._Database",
+    ) -> list[Flag]:
+        """Whatever is newer in the live generation, or in quarantine there and not newer in the other: keep it so."""
+        carried = []
+        for key in keys:
+            known, found = transaction.get(key, db=live), transaction.get(key, db=other)
+            if known is None or known == found:
+                continue
+            if found is not None and version_of(found) >= version_of(known):
+                if version_of(found) > version_of(known) or is_quarantined(found) or not is_quarantined(known):
+                    continue
+                known = found
+            reason = transaction.get(_FLAG + key, db=live) or (_GONE if found is None else _OLDER).encode()
+            transaction.put(key, quarantined(known), db=other)
+            transaction.put(_FLAG + key, reason, db=other)
+            carried.append(Flag(key, reason.decode()))
+        return carried
+
+    def _rebuilds_in(self, transaction: "lmdb.Transaction[bytes]") -> tuple[int, int]:
+        raw = transaction.get(_REBUILDS_KEY, db=self._meta)
+        if raw is None:
+            return 0, 0
+        asked, done = _REBUILDS.unpack(raw)
+        return asked, done
+
+    def _note_rebuild(self, transaction: "lmdb.Transaction[bytes]", request: int) -> None:
+        asked, done = self._rebuilds_in(transaction)
+        transaction.put(_REBUILDS_KEY, _REBUILDS.pack(asked, max(done, request)), db=self._meta)
 
     @staticmethod
     def _applies(transaction: "lmdb.Transaction[bytes]", database: "lmdb._Database", change: Change) -> bool:
@@ -358,9 +552,14 @@ class Cache:
                 transaction.put(_FLAG + change.key, change.why.encode(), db=database)
                 return True
             case BlockPartition():
-                return transaction.put(_block_key(change), change.record_key[:_SHOWN_KEY_BYTES], db=database)
+                block = _block_key(change)
+                transaction.delete(_WITHDRAWN + block, db=database)
+                return transaction.put(_BLOCKED + block, change.record_key[:_SHOWN_KEY_BYTES], db=database)
             case UnblockPartition():
-                return transaction.delete(_block_key(change), db=database)
+                block = _block_key(change)
+                # Remembered for a swap: the other generation may not have come that far.
+                transaction.put(_WITHDRAWN + block, b"", db=database)
+                return transaction.delete(_BLOCKED + block, db=database)
         known = transaction.get(change.key, db=database)
         if known is not None:
             if (change.epoch, change.version) <= version_of(known):
@@ -373,7 +572,7 @@ class Cache:
     def _head_in(self, transaction: "lmdb.Transaction[bytes]") -> Head:
         raw = transaction.get(_HEAD_KEY, db=self._meta)
         if raw is None:
-            raise RuntimeError(f"{self._folder} holds no head")
+            raise RuntimeError(f"{self._path} holds no head")
         if raw != self._head_raw:
             self._head, self._head_raw = Head.unpack(raw), raw
         return self._head
@@ -396,6 +595,22 @@ def _prefixed(
             yield key, value
 
 
+def _records_after(
+    transaction: "lmdb.Transaction[bytes]", database: "lmdb._Database", after: bytes, records_max: int
+) -> list[tuple[bytes, bytes]]:
+    """So many records behind a key, in the order of the keys; fewer only at the end."""
+    found: list[tuple[bytes, bytes]] = []
+    with transaction.cursor(db=database) as cursor:
+        if not cursor.set_range(after):
+            return found
+        for key, value in cursor:
+            if key[0] in _RECORDS and key != after:
+                found.append((key, value))
+                if len(found) == records_max:
+                    break
+    return found
+
+
 def _partition_bytes(partition: Partition) -> bytes:
     return partition[0].encode() + b"\0" + _PARTITION.pack(partition[1])
 
@@ -406,4 +621,4 @@ def _partition_of(raw: bytes) -> Partition:
 
 def _block_key(change: BlockPartition | UnblockPartition) -> bytes:
     # By its hash: the key may be longer than LMDB takes.
-    return _BLOCKED + _partition_bytes(change.partition) + hashlib.sha256(change.record_key).digest()
+    return _partition_bytes(change.partition) + hashlib.sha256(change.record_key).digest()

@@ -8,7 +8,8 @@ makes the same documents from database rows. Its rules:
   modules {key: valid_until}, capabilities (sorted)
 - `membership`, key company/user: epoch, version, status, superadmin, modules {key: {permissions {key: valid_until},
   scopes}} and delegations, both of the kept modules only
-- `permissions`, key module: epoch, version, rows {key: [status, alias_of]}
+- `permissions`, key module: epoch, version, rows {key: [status, alias_of]}, alias_of null for none and "?" for a key
+  that is in no catalog
 - `signing_key`, key kid: epoch, version, status, public_key in hex, not_before, not_after
 - `sessions`, key user: epoch, version, min_gen, revoked {session: until}
 
@@ -21,7 +22,6 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
-from uuid import UUID
 
 from access.cache import Cache
 from access.records import (
@@ -33,12 +33,15 @@ from access.records import (
     is_quarantined,
     sessions_of,
     signing_key_of,
-    subject_of_membership,
+    subject_of,
     version_of,
 )
 from contracts.permissions import PERMISSIONS
 
 Document = Mapping[str, Any]
+
+#: What stands for a permission key that is in no catalog. It is not the same as none: nobody has what resolves to it.
+FOREIGN: Final = "?"
 
 _KEYS: Final[Mapping[str, Mapping[int, str]]] = {
     module: {row.bit: row.key for row in rows.values()} for module, rows in PERMISSIONS.items()
@@ -51,12 +54,13 @@ def documents(cache: Cache, generation: int | None = None) -> Iterator[tuple[str
     A subject in quarantine has a document that no source has.
     """
     for key, record in cache.records(generation):
-        kind, subject = _subject(key)
-        yield (
-            kind,
-            subject,
-            {"quarantined": version_of(record)} if is_quarantined(record) else _DOCUMENTS[kind](subject, record),
-        )
+        yield (*subject_of(key), document_of(key, record))
+
+
+def document_of(key: bytes, record: bytes) -> Document:
+    """The document of one record."""
+    kind, subject = subject_of(key)
+    return {"quarantined": version_of(record)} if is_quarantined(record) else _DOCUMENTS[kind](subject, record)
 
 
 def digest_of(document: Document) -> str:
@@ -77,20 +81,6 @@ def combined(found: Mapping[tuple[str, str], str]) -> str:
 
 def _json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-
-def _subject(key: bytes) -> tuple[str, str]:
-    match key[:1]:
-        case b"e":
-            return "entitlement", str(UUID(bytes=key[1:]))
-        case b"m":
-            return "membership", "{}/{}".format(*subject_of_membership(key))
-        case b"s":
-            return "sessions", str(UUID(bytes=key[1:]))
-        case b"p":
-            return "permissions", key[1:].decode()
-        case _:
-            return "signing_key", key[1:].decode()
 
 
 def _until(value: int) -> int | None:
@@ -152,7 +142,7 @@ def _permissions(module: str, raw: bytes) -> Document:
     epoch, version = table.version
     keys = _KEYS.get(module, {})
     rows = {
-        keys[bit]: [status.value, None if alias is None else keys.get(alias)]
+        keys[bit]: [status.value, None if alias is None else keys.get(alias, FOREIGN)]
         for bit, (status, alias) in table.states().items()
     }
     return {"epoch": epoch, "version": version, "rows": rows}

@@ -66,6 +66,8 @@ class Bounds:
     skew_seconds: float = 5
     #: A client that brought no record for so long is built anew; a heartbeat comes each second.
     silence_seconds: float = 15
+    #: A client that does not answer a call for so long is built anew too.
+    answer_seconds: float = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,14 +206,16 @@ class HeartbeatLedger:
             return known
         wall, boot = self._clocks.wall_us(), self._clocks.boot_us()
         as_of = microseconds(heartbeat.as_of)
-        ahead = as_of - wall > self._skew
+        if as_of - wall > self._skew:
+            # Nothing else of it counts: a clock that is set right again must not be waited for.
+            return replace(known, ahead=True)
         offsets = {
             (position.topic, position.partition): position.next_offset
             for position in heartbeat.positions
             if (position.topic, position.partition) in self._partitions
         }
-        # One that leaves a partition out says nothing of it, and one from the future nothing at all.
-        if not ahead and offsets.keys() == self._partitions:
+        # One that leaves a partition out says nothing of it.
+        if offsets.keys() == self._partitions:
             waiting = _Pending(
                 as_of, max(0, wall - as_of), wall, boot, epoch, version, heartbeat.epoch_complete, offsets
             )
@@ -222,7 +226,7 @@ class HeartbeatLedger:
                 self._pending.append(waiting)
         is_restored = known.epoch not in {0, epoch}
         floor = epoch if is_restored or not heartbeat.epoch_complete else known.epoch_floor
-        return replace(known, epoch=epoch, heartbeat=version, epoch_floor=floor, ahead=ahead)
+        return replace(known, epoch=epoch, heartbeat=version, epoch_floor=floor, ahead=False)
 
     def prove(self, known: OwnerFreshness, applied: Callable[[tuple[str, int]], int]) -> OwnerFreshness:
         """What is known once everything below these offsets is applied."""

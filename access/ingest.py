@@ -17,7 +17,7 @@ from contracts.envelope import Envelope, UndecodableEventError, decode
 from contracts.events.auth import GrantChanged, PermissionsChanged, SessionsChanged, SigningKeyChanged
 from contracts.events.entitlements import EntitlementChanged
 from contracts.events.heartbeat import Heartbeat
-from contracts.payload import Payload
+from contracts.payload import EPOCH_MAX, VERSION_MAX, Payload
 from contracts.topics import TOPICS, Topic
 
 COMPANIES: Final = "entitlements.companies.v1"
@@ -34,7 +34,9 @@ STATE_TOPICS: Final[Mapping[str, Topic]] = {
 HEARTBEAT_TOPICS: Final[Mapping[str, Topic]] = {
     owner: _TOPICS[f"{owner}.heartbeats.v1"] for owner in ("entitlements", "auth")
 }
-_KID_LENGTH_MAX: Final = 120
+#: The version of a heartbeat is a time in microseconds: some day in 2255.
+HEARTBEAT_VERSION_MAX: Final = 2**53
+_KID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,120}")
 _SLUG: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
@@ -70,7 +72,7 @@ def _module(text: str) -> bytes:
 
 
 def _kid(text: str) -> bytes:
-    if not 0 < len(text) <= _KID_LENGTH_MAX:
+    if not _KID.fullmatch(text):
         raise ValueError("no key id")
     return records.signing_key_key(text)
 
@@ -92,6 +94,16 @@ _SUBJECTS: Final[Mapping[str, Callable[[str], bytes]]] = {
     PERMISSIONS: _module,
     SIGNING_KEYS: _kid,
     SESSIONS: _person,
+}
+
+
+#: The topic of a cache key, by its first byte.
+TOPIC_OF_PREFIX: Final[Mapping[bytes, str]] = {
+    b"e": COMPANIES,
+    b"m": MEMBERSHIPS,
+    b"p": PERMISSIONS,
+    b"k": SIGNING_KEYS,
+    b"s": SESSIONS,
 }
 
 
@@ -137,7 +149,9 @@ class Ingest:
             envelope: Envelope[Payload] = decode(value, STATE_TOPICS[topic].payloads)
             if STATE_TOPICS[topic].record_key(envelope) != raw_key:
                 return Quarantine(key, "the record's key is not that of its event")
-            return Upsert(key, envelope.epoch, envelope.version, self._compile(envelope))
+            if envelope.epoch > EPOCH_MAX or envelope.version > VERSION_MAX:
+                return Quarantine(key, "an epoch or a version that nobody can have counted up to")
+            return Upsert(key, envelope.epoch, envelope.version, self._compile(envelope), envelope.event_id)
         except (UndecodableEventError, AmbiguousEventError) as refused:
             return Quarantine(key, f"{type(refused).__name__}: {refused}")
 
@@ -172,5 +186,7 @@ def heartbeat_of(owner: str, value: bytes | None) -> HeartbeatRecord | None:
     try:
         envelope: Envelope[Any] = decode(value, HEARTBEAT_TOPICS[owner].payloads)
     except UndecodableEventError:
+        return None
+    if envelope.epoch > EPOCH_MAX or envelope.version > HEARTBEAT_VERSION_MAX:
         return None
     return HeartbeatRecord(envelope.data, envelope.epoch, envelope.version)

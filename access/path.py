@@ -1,5 +1,6 @@
 """What a service holds of the access path: one object that follows the topics and decides from its own cache."""
 
+import asyncio
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,9 +19,18 @@ from access.decision import (
     decide_company_admin,
     decide_platform_admin,
 )
-from access.feed import Feed
+from access.feed import Feed, OnApplied
 from access.freshness import OWNERS, SECOND, Bounds, Clocks, Window, judge
-from access.ingest import COMPANIES, MEMBERSHIPS, PERMISSIONS, SESSIONS, SIGNING_KEYS, Ingest, partition_of
+from access.ingest import (
+    COMPANIES,
+    MEMBERSHIPS,
+    PERMISSIONS,
+    SESSIONS,
+    SIGNING_KEYS,
+    STATE_TOPICS,
+    Ingest,
+    partition_of,
+)
 from access.records import (
     Entitlement,
     Membership,
@@ -38,6 +48,8 @@ from contracts.problems import Reason
 from infra.kafka.clients import Kafka
 
 _INCOMPLETE: Final = "this instance is still loading the access state"
+_ENDED: Final = "what follows the access state has ended in this process"
+_TURN_SECONDS: Final = 0.25
 _KID_LENGTH_MAX: Final = 120
 _ENTITLEMENTS, _AUTH = 0, 1
 
@@ -55,12 +67,23 @@ class Status:
     """The access path as an operator sees it."""
 
     ready: Readiness
+    #: Whether this process is the one that follows the log.
+    is_writer: bool
     generation: int
+    complete: bool
     is_rebuilding: bool
     ages_seconds: Mapping[str, float | None]
     positions: Mapping[Partition, int]
     flags: tuple[Flag, ...]
     blocked: tuple[tuple[Partition, bytes], ...]
+
+
+def readiness(head: Head, clocks: Clocks, bounds: Bounds) -> Readiness:
+    """Whether a cache can be decided from: complete, and inside the hard bound of reading, with or without Kafka."""
+    if not head.complete:
+        return Readiness(is_ready=False, why=_INCOMPLETE)
+    doubt = judge(head.owners, clocks, bounds, reading=True).doubt
+    return Readiness(is_ready=doubt is None, why=doubt)
 
 
 @lru_cache(maxsize=64)
@@ -81,6 +104,7 @@ class AccessPath:
         self._windows_of: Head | None = None
         self._reading_window = self._writing_window = Window(cache.head().owners, bounds, reading=True)
         self._tables: dict[str, PermissionTable] = {}
+        self._has_ended = False
 
     @classmethod
     def open(
@@ -94,27 +118,45 @@ class AccessPath:
         clocks: Clocks | None = None,
         bounds: Bounds | None = None,
         map_size_bytes: int = MAP_SIZE_BYTES,
+        on_applied: OnApplied | None = None,
     ) -> "AccessPath":
         """Open the cache in `folder`; nothing is connected before `run`.
 
         `modules` are those whose grants are kept: a module's own, all for the resolver, none for a service that only
-        judges memberships. Open it after a fork. Raises CacheAlreadyOpenError.
+        judges memberships. `on_applied` is told of every state that came to decide. Open it after a fork. Raises
+        CacheAlreadyOpenError.
         """
         clocks, bounds = clocks or Clocks.of(), bounds or Bounds()
+        partitions = {topic.name: topic.partitions for topic in STATE_TOPICS.values()}
         cache = Cache.open(
             folder,
             boot_id=clocks.boot_id,
             # Another root key vouches for other signing keys, another prefix is another installation's log.
-            scope=f"{sorted(modules)} {root_key.public_bytes_raw().hex()} {kafka.topic_prefix}",
+            scope=f"{service} {sorted(modules)} {root_key.public_bytes_raw().hex()} {kafka.topic_prefix} {partitions}",
             map_size_bytes=map_size_bytes,
         )
         ingest = Ingest(modules=modules, root_key=root_key)
-        feed = Feed(kafka=kafka, cache=cache, ingest=ingest, clocks=clocks, bounds=bounds, name=service)
+        feed = Feed(
+            kafka=kafka,
+            cache=cache,
+            ingest=ingest,
+            clocks=clocks,
+            bounds=bounds,
+            name=service,
+            on_applied=on_applied,
+        )
         return cls(cache, feed, clocks, bounds)
 
     async def run(self) -> None:
-        """Follow the topics until cancelled."""
-        await self._feed.run()
+        """Follow the topics until cancelled, as soon as no other process of the service does."""
+        self._has_ended = False
+        try:
+            while not self.cache.try_to_write():  # noqa: ASYNC110  what it waits for happens in another process
+                await asyncio.sleep(_TURN_SECONDS)
+            await self._feed.run()
+        finally:
+            self._has_ended = True
+            self.cache.stop_writing()
 
     def close(self) -> None:
         """Close the cache. `run` must have ended."""
@@ -240,12 +282,10 @@ class AccessPath:
 
     @property
     def ready(self) -> Readiness:
-        """Whether decisions are possible: complete, and inside the hard bound of reading, with or without Kafka."""
-        head = self.cache.head()
-        if not head.complete:
-            return Readiness(is_ready=False, why=_INCOMPLETE)
-        doubt = judge(head.owners, self._clocks, self._bounds, reading=True).doubt
-        return Readiness(is_ready=doubt is None, why=doubt)
+        """Whether decisions are possible, and will be: `readiness`, and `run` has not ended."""
+        if self._has_ended:
+            return Readiness(is_ready=False, why=_ENDED)
+        return readiness(self.cache.head(), self._clocks, self._bounds)
 
     def status(self) -> Status:
         """Everything an operator asks first."""
@@ -253,8 +293,10 @@ class AccessPath:
         boot = self._boot()
         return Status(
             ready=self.ready,
+            is_writer=self.cache.is_writer,
             generation=head.generation,
-            is_rebuilding=self._feed.is_rebuilding,
+            complete=head.complete,
+            is_rebuilding=len(set(self.cache.rebuilds())) > 1,
             ages_seconds={name: _seconds(owner.age(boot)) for name, owner in zip(OWNERS, head.owners, strict=True)},
             positions=self.cache.positions(head.active),
             flags=tuple(self.cache.flags()),
@@ -263,7 +305,7 @@ class AccessPath:
 
     def request_rebuild(self) -> None:
         """Rebuild the cache from the log while it serves. `generation` in `status` counts up when it is done."""
-        self._feed.request_rebuild()
+        self.cache.ask_for_rebuild()
 
     # Parts.
 

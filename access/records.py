@@ -2,12 +2,13 @@
 
 Every record begins with a head: flags, epoch, version. Times are microseconds since 1970 in UTC; the end of what has no
 end is `NEVER`. A module is known by its place in `contracts.services.MODULES`, a permission by its bit in
-`contracts.permissions`; both are append-only, and `FINGERPRINT` changes with either, upon which a cache is rebuilt.
+`contracts.permissions`; both are append-only, and `fingerprint` changes with either, upon which a cache is rebuilt.
 """
 
 import base64
 import binascii
 import hashlib
+import json
 import struct
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ from contracts.identifiers import CompanyId, UserId
 from contracts.permissions import PERMISSIONS
 from contracts.services import MODULES
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 NEVER: Final = 2**63 - 1
 _ABSENT: Final = -(2**63)
 
@@ -110,6 +111,9 @@ _UUID_TEXT_LENGTH: Final = 36
 _IS_UUID: Final = 255
 _COUNT_MAX: Final = 255
 
+#: A newer contract may read what an older one had to put into quarantine.
+_EVENTS: Final = (GrantChanged, PermissionsChanged, SessionsChanged, SigningKeyChanged, EntitlementChanged)
+
 Scope = Literal["*"] | tuple[str, ...]
 
 
@@ -118,9 +122,10 @@ class AmbiguousEventError(ValueError):
 
 
 def fingerprint() -> str:
-    """What the meaning of stored bytes depends on: the format, the modules and the permission bits."""
+    """What stored bytes depend on: the format, the modules, the permission bits, and what events can be read."""
     lines = [f"format {FORMAT_VERSION}", *(f"module {module}" for module in MODULES)]
     lines += [f"{module} {row.key} {row.bit}" for module, rows in PERMISSIONS.items() for row in rows.values()]
+    lines += [json.dumps(event.model_json_schema(), sort_keys=True) for event in _EVENTS]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -676,6 +681,21 @@ def sessions_of(raw: bytes) -> SessionsRecord:
     flags, epoch, version, min_gen, count = _SESSIONS.unpack_from(raw)
     entries = (_SESSION.unpack_from(raw, _SESSIONS.size + number * _SESSION.size) for number in range(count))
     return SessionsRecord(epoch, version, bool(flags), min_gen, {UUID(bytes=sid): until for sid, until in entries})
+
+
+def subject_of(key: bytes) -> tuple[str, str]:
+    """What a key is about, for people: the kind of the record, and its subject as topics have it."""
+    match key[:1]:
+        case b"e":
+            return "entitlement", str(UUID(bytes=key[1:]))
+        case b"m":
+            return "membership", "{}/{}".format(*subject_of_membership(key))
+        case b"s":
+            return "sessions", str(UUID(bytes=key[1:]))
+        case b"p":
+            return "permissions", key[1:].decode()
+        case _:
+            return "signing_key", key[1:].decode()
 
 
 def subject_of_membership(key: bytes) -> tuple[CompanyId, UserId]:

@@ -1,23 +1,25 @@
 """Builds the HTTP application of a service: the same code for `kisum serve`, for `kisum up` and for tests."""
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 from fastapi import FastAPI
-from sqlalchemy.ext.asyncio import AsyncSession
 
+from access.acknowledgements import Acknowledgements
+from access.feed import Applied, OnApplied
 from access.path import AccessPath
 from access.unknown import StateUnknownError
+from chassis.background import Background
 from chassis.documentation import documentation_router
-from chassis.health import health_router
+from chassis.health import Check, health_router
 from chassis.problems import install_problems
 from chassis.request_log import RequestLog
 from chassis.routing import refuse_unguarded
-from chassis.service import Republish, Service
+from chassis.service import Service
 from chassis.settings import AccessSettings, Settings
+from contracts.errors import DomainError, Kind
 from contracts.topics import TOPICS, Topic
 from infra.clock import Clock, utc_now
 from infra.kafka.clients import KafkaClients
@@ -25,12 +27,25 @@ from infra.kafka.probe import KafkaProbe
 from infra.kafka.work import WorkConsumers
 from infra.outbox.relay import Relay
 from infra.outbox.store import OutboxStore
-from infra.outbox.writer import Revision
 from infra.postgres.database import Database
-from infra.tasks import end_tasks
 from middleware.chain import Chain, cached_chain
 
 _log = structlog.get_logger("kisum.service")
+
+
+class AppliedListener(Protocol):
+    """Under this type a service's components hold what is told of each state that came to decide."""
+
+    def note(self, applied: Sequence[Applied]) -> None:
+        """Must neither block nor raise."""
+
+
+class ConsumersStoppedError(DomainError):
+    """What they could not apply waits; only a new start of the process brings them back."""
+
+    kind = Kind.UNAVAILABLE
+    code = "consumers_stopped"
+    title = "A consumer has stopped"
 
 
 class IncompleteServiceError(Exception):
@@ -52,29 +67,38 @@ def build_app(service: Service[Settings], settings: Settings, *, clock: Clock = 
     components = service.compose(settings, database, clock)
     if not isinstance(settings, AccessSettings) and Chain not in components:
         raise IncompleteServiceError(f"{service.name} has no access cache and composes no Chain")
-    kafka = KafkaProbe(settings.kafka, [topic for topic in TOPICS if service.name in topic.writers | topic.readers])
+    background = Background()
+    work = _consumers(service, settings, database, clock)
+    kafka = None if isinstance(settings, AccessSettings) else _kafka_probe(service, settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(database.close)
-            stack.push_async_callback(kafka.close)
+            if kafka is not None:
+                stack.push_async_callback(kafka.close)
             if isinstance(settings, AccessSettings):
-                path = _open_access(service, settings)
+                told = Acknowledgements(
+                    kafka=KafkaClients(settings.kafka), service=service.name, folder=settings.access_folder, clock=clock
+                )
+                path = _open_access(service, settings, _all_told(told, *_listeners(components)))
                 stack.callback(path.close)
-                await stack.enter_async_context(_running(path.run()))
+                await stack.enter_async_context(background.running("access feed", path.run()))
+                stack.push_async_callback(told.sign_off, path)
+                await stack.enter_async_context(background.running("acknowledgements", told.run(path)))
                 app.state.access_path = path
                 app.state.chain = cached_chain(
                     path, issuer=settings.token_issuer, audience=settings.token_audience, clock=clock
                 )
             if _published_by(service.name):
-                await stack.enter_async_context(_running(_relay(service, settings, database, clock).run()))
-            if service.consumers:
-                work = WorkConsumers(settings.kafka, database, service.name, service.consumers, clock)
+                app.state.relay = relay = _relay(service, settings, components, database, clock)
+                await stack.enter_async_context(background.running("relay", relay.run()))
+            if work is not None:
                 await work.start()
                 stack.push_async_callback(work.stop)
             for job in service.jobs:
-                await stack.enter_async_context(_running(job(components, database, clock)))
+                running = background.running(job.__name__, job(components, database, clock), may_end=True)
+                await stack.enter_async_context(running)
             _log.info("service started", service=service.name)
             yield
         _log.info("service stopped", service=service.name)
@@ -96,12 +120,11 @@ def build_app(service: Service[Settings], settings: Settings, *, clock: Clock = 
     app.state.chain = components.get(Chain)
     #: A module's tables are fenced by company (row-level security); those of a system service belong to no one company.
     app.state.is_fenced = service.manifest.kind != "system"
-    checks: dict[str, Callable[[], Awaitable[None]]] = {"postgres": database.check}
-    if isinstance(settings, AccessSettings):
-        # With an access cache a service is ready with or without Kafka, until the cache's bound has passed.
-        checks["access"] = lambda: _check_access(app)
-    else:
-        checks["kafka"] = kafka.check
+    checks: dict[str, Check] = {"postgres": database.check, "background": background.check}
+    if work is not None:
+        checks["consumers"] = lambda: _check_consumers(work)
+    # With an access cache a service is ready with or without Kafka, until the cache's bound has passed.
+    checks |= {"access": lambda: _check_access(app)} if kafka is None else {"kafka": kafka.check}
     install_problems(app)
     for router in (*service.routers, health_router(service.manifest, checks)):
         app.include_router(router)
@@ -110,7 +133,7 @@ def build_app(service: Service[Settings], settings: Settings, *, clock: Clock = 
     return app
 
 
-def _open_access(service: Service[Any], settings: AccessSettings) -> AccessPath:
+def _open_access(service: Service[Any], settings: AccessSettings, on_applied: OnApplied) -> AccessPath:
     settings.access_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return AccessPath.open(
         settings.access_folder,
@@ -119,7 +142,30 @@ def _open_access(service: Service[Any], settings: AccessSettings) -> AccessPath:
         kafka=KafkaClients(settings.kafka),
         root_key=settings.root_key,
         bounds=settings.bounds,
+        on_applied=on_applied,
     )
+
+
+def _listeners(components: Mapping[type, Any]) -> list[AppliedListener]:
+    return [components[AppliedListener]] if AppliedListener in components else []
+
+
+def _all_told(*listeners: AppliedListener) -> OnApplied:
+    def tell(applied: Sequence[Applied]) -> None:
+        for listener in listeners:
+            listener.note(applied)
+
+    return tell
+
+
+def _consumers(service: Service[Any], settings: Settings, database: Database, clock: Clock) -> WorkConsumers | None:
+    if not service.consumers:
+        return None
+    return WorkConsumers(settings.kafka, database, service.name, service.consumers, clock)
+
+
+def _kafka_probe(service: Service[Any], settings: Settings) -> KafkaProbe:
+    return KafkaProbe(settings.kafka, [topic for topic in TOPICS if service.name in topic.writers | topic.readers])
 
 
 def _published_by(service: str) -> list[Topic]:
@@ -127,22 +173,17 @@ def _published_by(service: str) -> list[Topic]:
     return [topic for topic in TOPICS if topic.owner == service and not topic.dead_letters and not topic.other_writers]
 
 
-def _relay(service: Service[Settings], settings: Settings, database: Database, clock: Clock) -> Relay:
+def _relay(
+    service: Service[Settings], settings: Settings, components: Mapping[type, Any], database: Database, clock: Clock
+) -> Relay:
     return Relay(
         open_store=OutboxStore.opener(settings.database_url.get_secret_value()),
         database=database,
         kafka=KafkaClients(settings.kafka),
         topics=_published_by(service.name),
-        republish={topic: _at_once(republish, clock) for topic, republish in service.republish.items()},
+        sources=service.sources(components),
         clock=clock,
     )
-
-
-def _at_once(republish: Republish, clock: Clock) -> Callable[[AsyncSession, str], Awaitable[Revision | None]]:
-    async def at_once(work: AsyncSession, key: str) -> Revision | None:
-        return await republish(work, key, now=clock())
-
-    return at_once
 
 
 async def _check_access(app: FastAPI) -> None:
@@ -153,17 +194,7 @@ async def _check_access(app: FastAPI) -> None:
         raise StateUnknownError(readiness.why or "the access state is not known")
 
 
-@asynccontextmanager
-async def _running(work: Any) -> AsyncIterator[None]:
-    """Run something beside the application until it ends; a task that ends by itself is a defect and is logged."""
-    task = asyncio.create_task(work)
-    task.add_done_callback(_tell_of_death)
-    try:
-        yield
-    finally:
-        await end_tasks(task)
-
-
-def _tell_of_death(task: "asyncio.Task[Any]") -> None:
-    if not task.cancelled() and task.exception() is not None:
-        _log.critical("a part of the service has ended", part=task.get_coro(), reason=repr(task.exception()))
+async def _check_consumers(work: WorkConsumers) -> None:
+    """Raises ConsumersStoppedError."""
+    if work.stopped:
+        raise ConsumersStoppedError("; ".join(f"{name}: {why}" for name, why in sorted(work.stopped.items())))

@@ -18,6 +18,7 @@ from contracts.problems import PROBLEM_MEDIA_TYPE, FieldFault, Fix, FixAction, F
 _RETRY_AFTER_SECONDS: Final = 1
 
 STATUS_OF_KIND: Final[Mapping[Kind, HTTPStatus]] = {
+    Kind.MALFORMED: HTTPStatus.BAD_REQUEST,
     Kind.INVALID: HTTPStatus.UNPROCESSABLE_ENTITY,
     Kind.NOT_FOUND: HTTPStatus.NOT_FOUND,
     Kind.CONFLICT: HTTPStatus.CONFLICT,

@@ -79,8 +79,10 @@ def _limited(scope: Scope, receive: Receive) -> Receive:
 
 
 def router(*, prefix: str, tag: str) -> APIRouter:
-    """A resource's router: guarded routes under a service's route group."""
-    return APIRouter(prefix=prefix, tags=[tag], route_class=GuardedRoute)
+    """A resource's router: guarded routes under a service's route group. Each may be asked to be judged by no state
+    older than one that the caller names, and so answers 400 where that is none.
+    """
+    return APIRouter(prefix=prefix, tags=[tag], route_class=GuardedRoute, responses=problem_statuses(400))
 
 
 def refuse_unguarded(routers: Iterable[APIRouter]) -> None:

@@ -2,19 +2,17 @@
 
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
-from typing import Any, Generic, Protocol
+from typing import Any, Generic
 
 from fastapi import APIRouter
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from chassis.manifest import Manifest
 from chassis.seeds import Seed
 from chassis.settings import Settings
 from infra.clock import Clock
 from infra.kafka.work import WorkConsumer
-from infra.outbox.writer import Revision
+from infra.outbox.source import StateSource
 from infra.postgres.database import Database
 
 
@@ -22,10 +20,8 @@ def _nothing(_settings: Any, _database: Database, _clock: Clock) -> Mapping[type
     return {}
 
 
-class Republish(Protocol):
-    """Publishes the current state of a key again; answers None where the database knows no such key."""
-
-    async def __call__(self, work: AsyncSession, key: str, *, now: datetime) -> Revision | None: ...
+def _no_sources(_components: Mapping[type, Any]) -> Mapping[str, StateSource]:
+    return {}
 
 
 #: Given the service's components, its database and the clock.
@@ -42,7 +38,7 @@ class Service(Generic[Settings]):
         Chain among them.
     :param consumers: the work it does for events of others.
     :param jobs: its time-driven work: each runs beside the application until it ends by itself or the application does.
-    :param republish: for each state topic it owns, what publishes the current state of a key again.
+    :param sources: given the service's components, the rows behind each state topic it owns, by the topic's name.
     :param modules: the modules whose grants its access cache keeps.
     """
 
@@ -54,7 +50,7 @@ class Service(Generic[Settings]):
     seeds: tuple[Seed, ...] = field(default=())
     consumers: tuple[WorkConsumer, ...] = ()
     jobs: tuple[Job, ...] = ()
-    republish: Mapping[str, Republish] = field(default_factory=dict)
+    sources: Callable[[Mapping[type, Any]], Mapping[str, StateSource]] = _no_sources
     modules: frozenset[str] = frozenset()
 
     @property

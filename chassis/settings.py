@@ -2,7 +2,7 @@
 
 import base64
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import Field, SecretStr, ValidationError
@@ -10,6 +10,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from access.freshness import Bounds
 from infra.kafka.connection import KafkaConnection
+
+WORKERS_MAX: Final = 64
 
 Settings = TypeVar("Settings", bound="ServiceSettings")
 
@@ -31,6 +33,8 @@ class ServiceSettings(BaseSettings):
     topic_prefix: str = ""
     token_issuer: Annotated[str, Field(min_length=1)]
     token_audience: Annotated[str, Field(min_length=1)]
+    #: How many processes of the service share its port and, where it has one, its access cache.
+    workers: Annotated[int, Field(ge=1, le=WORKERS_MAX)] = 1
 
     @property
     def kafka(self) -> KafkaConnection:

@@ -17,8 +17,11 @@ _COMMANDS: Final[Mapping[str, str]] = {
     "demo": "cli.demo.command",
     "doctor": "cli.doctor",
     "serve": "cli.serve",
+    "replay": "cli.replay",
+    "cache": "cli.cache",
     "admins": "cli.admins",
     "topics": "cli.topics",
+    "restore": "cli.restore",
 }
 
 

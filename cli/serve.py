@@ -1,8 +1,14 @@
 """Runs the HTTP application of one service, or of all in one process behind one address."""
 
+import multiprocessing
+import multiprocessing.process
+import os
+import signal
 import sys
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import click
@@ -13,11 +19,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
+from uvicorn.supervisors import Multiprocess
 
 from chassis.application import build_app
 from chassis.problems import install_problems
 from chassis.service import Service
-from chassis.settings import SettingsError, read_settings
+from chassis.settings import WORKERS_MAX, ServiceSettings, SettingsError, read_settings
 from cli.registry import load, service_names
 from infra.embedded.errors import CannotStart
 from infra.telemetry.logging import configure_logging
@@ -73,18 +80,23 @@ def one_application(apps: dict[str, tuple[Service[Any], FastAPI]]) -> Starlette:
 @click.argument("service", type=click.Choice([*service_names(), ALL]))
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", type=click.IntRange(1, 65535), required=True, help="The port to listen on.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1, WORKERS_MAX),
+    help="How many processes answer on the port.  [default: KISUM_<SERVICE>_WORKERS, or 1]",
+)
 @click.option("--log-level", default="INFO", show_default=True)
-def serve(service: str, host: str, port: int, log_level: str) -> None:
+def serve(service: str, host: str, port: int, workers: int | None, log_level: str) -> None:
     """Run SERVICE against the addresses in its environment, KISUM_<SERVICE>_... ; `all` runs every one in a process."""
     configure_logging(log_level)
-    declared = load(service_names() if service == ALL else [service])
-    try:
-        apps = {name: (each, build_app(each, read_settings(each.settings))) for name, each in declared.items()}
-    except SettingsError as error:
-        raise CannotStart(f"the settings of {service} are not complete: {error}") from None
-    app = one_application(apps) if service == ALL else apps[service][1]
+    settings = _settings_of(service)
+    if workers is None:
+        workers = max(each.workers for each in settings.values())
+    # Workers build the application themselves: neither it nor an open cache goes from one process to another.
     config = uvicorn.Config(
-        app,
+        partial(_application_of_worker, service, log_level) if workers > 1 else _application(service, settings),
+        factory=workers > 1,
+        workers=workers,
         host=host,
         port=port,
         loop="uvloop",
@@ -94,7 +106,41 @@ def serve(service: str, host: str, port: int, log_level: str) -> None:
         server_header=False,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
+    if workers > 1:
+        Multiprocess(config, sockets=[config.bind_socket()]).run()
+        return
     server = uvicorn.Server(config)
     server.run()
     if not server.started:
         sys.exit(1)
+
+
+def _settings_of(service: str) -> dict[str, ServiceSettings]:
+    """The settings of what is served, by service. Raises CannotStart."""
+    try:
+        return {name: read_settings(each.settings) for name, each in _declared(service).items()}
+    except SettingsError as error:
+        raise CannotStart(f"the settings of {service} are not complete: {error}") from None
+
+
+def _declared(service: str) -> dict[str, Service[Any]]:
+    return load(service_names() if service == ALL else [service])
+
+
+def _application(service: str, settings: Mapping[str, ServiceSettings]) -> Starlette:
+    apps = {name: (each, build_app(each, settings[name])) for name, each in _declared(service).items()}
+    return one_application(apps) if service == ALL else apps[service][1]
+
+
+def _application_of_worker(service: str, log_level: str) -> Starlette:
+    configure_logging(log_level)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    return _application(service, _settings_of(service))
+
+
+def _end_with(parent: "multiprocessing.process.BaseProcess") -> None:
+    """A worker whose parent was killed would go on answering on the port."""
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)

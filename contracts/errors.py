@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 class Kind(StrEnum):
     """What a refusal means to the one who asked; the chassis maps each kind to one status."""
 
+    #: What the chain reads of a request before its body cannot be read.
+    MALFORMED = "malformed"
     INVALID = "invalid"
     NOT_FOUND = "not_found"
     CONFLICT = "conflict"

@@ -23,6 +23,11 @@ from contracts.identifiers import CompanyId
 #: JSON numbers beyond this are read differently by different readers; it is also the range of a PostgreSQL bigint.
 INTEGER_MAX: Final = 2**63 - 1
 
+#: Beyond what counting up reaches: a restore an hour for a century, a write a millisecond for thirty years. No reader
+#: believes a state that says more: it would hold its key for ever against everything its owner writes later.
+EPOCH_MAX: Final = 1_000_000
+VERSION_MAX: Final = 2**40
+
 UNKNOWN_STATUS_ERROR: Final = "unknown_status"
 EVENT_TYPE_PATTERN: Final = r"^[a-z][a-z_]*\.[a-z][a-z]*(-[a-z]+)*\.v[1-9][0-9]{0,3}$"
 

@@ -32,6 +32,8 @@ class ProblemCode(StrEnum):
     TOKEN_EXPIRED = "token_expired"  # noqa: S105 - a code, not a secret
     COMPANY_HEADER_MISSING = "company_header_missing"
     COMPANY_HEADER_INVALID = "company_header_invalid"
+    REVISION_MALFORMED = "revision_malformed"
+    REVISION_FOREIGN = "revision_foreign"
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"

@@ -14,17 +14,20 @@ from starlette.types import Scope
 
 from access.decision import Decision, Requirement
 from access.path import AccessPath
+from access.revisions import RevisionWait, check_own, read_revisions, versions_in
 from contracts.errors import DomainError, Kind
 from contracts.identifiers import PLATFORM_COMPANY_ID, CompanyId, UserId
 from contracts.problems import ProblemCode
 from infra.clock import Clock
-from middleware.context import AccessContext, put_context
+from middleware.context import AccessContext
 from middleware.guards import ActiveMember, CompanyAdmin, Guard, Permission, PlatformAdmin, Public, SignedIn
 from middleware.identity import Identity
 from middleware.refusals import FixUrls, refusal, revision_of
 from middleware.token import TokenVerifier
 
 COMPANY_HEADER: Final = "Kisum-Company-Id"
+#: The revisions a caller has seen: they are judged by no older states (design §5, Read your own write).
+AT_LEAST_HEADER: Final = "Kisum-At-Least"
 #: What changes nothing, and is judged by the longer bound.
 _READING_METHODS: Final = frozenset({"GET", "HEAD"})
 
@@ -87,6 +90,7 @@ class Chain:
 
     verifier: TokenVerifier
     judge: Judge
+    revisions: RevisionWait
     #: Where what is missing can be had, shown in refusals.
     fix_urls: FixUrls = field(default_factory=dict)
 
@@ -112,16 +116,24 @@ def cached_chain(
         return path.session_is_live(identity.user_id, identity.session_id, identity.generation)
 
     verifier = TokenVerifier(
-        issuer=issuer, audience=audience, key_of=key_of, session_is_live=session_is_live, clock=clock
+        issuer=issuer,
+        audience=audience,
+        key_of=key_of,
+        session_is_live=session_is_live,
+        clock=clock,
+        keys_generation=lambda: path.keys_generation,
     )
-    return Chain(verifier=verifier, judge=CacheJudge(path), fix_urls=fix_urls or {})
+    return Chain(
+        verifier=verifier,
+        judge=CacheJudge(path),
+        revisions=RevisionWait(versions_in(path.cache)),
+        fix_urls=fix_urls or {},
+    )
 
 
 async def pass_guard(guard: Guard, scope: Scope, chain: Chain, record: RequestFacts) -> None:
-    """Let a request pass or raise the refusal: a DomainError of kind UNAUTHENTICATED, INVALID, REFUSED or UNAVAILABLE.
-
-    Fills `record` as far as it came. For guards that ask for a company the AccessContext is on the scope too, where
-    `middleware.context.context_of` finds it.
+    """Let a request pass or raise the refusal, a DomainError of kind UNAUTHENTICATED, MALFORMED, INVALID, REFUSED or
+    UNAVAILABLE. Fills `record` as far as it came, with the AccessContext for guards that ask for a company.
     """
     if isinstance(guard, Public):
         return
@@ -130,13 +142,13 @@ async def pass_guard(guard: Guard, scope: Scope, chain: Chain, record: RequestFa
     record.identity, record.user_id = identity, identity.user_id
     reading = scope["method"] in _READING_METHODS
     if isinstance(guard, SignedIn):
+        await await_revisions(headers, None, identity, chain)
         _refuse(await chain.judge.signed_in(reading=reading), None, PLATFORM_COMPANY_ID, identity, chain)
         return
     company_id = PLATFORM_COMPANY_ID if isinstance(guard, PlatformAdmin) else require_company_context(headers)
     record.company_id = company_id
-    context = await resolve_access_context(guard, company_id, identity, chain, reading=reading)
-    record.access = context
-    put_context(scope, context)
+    await await_revisions(headers, company_id, identity, chain)
+    record.access = await resolve_access_context(guard, company_id, identity, chain, reading=reading)
 
 
 async def validate_jwt(headers: Headers, chain: Chain) -> Identity:
@@ -156,6 +168,24 @@ def require_company_context(headers: Headers) -> CompanyId:
     if len(given) > 1 or company_id is None or str(company_id) != given[0]:
         raise CompanyHeaderInvalidError(f"The header {COMPANY_HEADER} holds one company id, a lowercase UUID.")
     return CompanyId(company_id)
+
+
+async def await_revisions(headers: Headers, company_id: CompanyId | None, identity: Identity, chain: Chain) -> None:
+    """Before anything is decided: wait for the states the caller names.
+
+    Without a company of the guard's the one that is named with the request counts, if any. Raises
+    RevisionMalformedError, RevisionForeignError, StateUnknownError, and SessionEndedError where the session has ended
+    by what was waited for.
+    """
+    named = headers.getlist(AT_LEAST_HEADER)
+    if not named:
+        return
+    if company_id is None and COMPANY_HEADER in headers:
+        company_id = require_company_context(headers)
+    wanted = read_revisions(",".join(named))
+    check_own(wanted, company_id=company_id, user_id=identity.user_id)
+    await chain.revisions.until(wanted, company_id=company_id, user_id=identity.user_id)
+    await chain.verifier.check_session(identity)
 
 
 async def resolve_access_context(

@@ -1,7 +1,7 @@
 """What the chain leaves for a handler: who acts in which company, and on which objects."""
 
 from collections.abc import Mapping
-from typing import Any, Final, cast
+from typing import Any
 
 from access.decision import Decision, Requirement
 from access.freshness import SECOND
@@ -10,8 +10,6 @@ from contracts.identifiers import CompanyId, UserId
 from contracts.problems import Reason
 from middleware.guards import NoScope, ScopeSource
 from middleware.refusals import FixUrls, refusal, revision_of
-
-_SCOPE_KEY: Final = "kisum.access"
 
 
 class AccessContext:
@@ -78,16 +76,3 @@ class AccessContext:
         if self.requirement is None or self._decision.grant is None:
             raise RuntimeError("the route's guard is no permission, so there is no scope to judge by")
         return self.requirement, self._decision.grant
-
-
-def put_context(scope: Any, context: AccessContext) -> None:
-    """Leave the context on the ASGI scope."""
-    scope[_SCOPE_KEY] = context
-
-
-def context_of(scope: Any) -> AccessContext:
-    """The context of a request. Raises RuntimeError where the route's guard asks for no company."""
-    context = scope.get(_SCOPE_KEY)
-    if context is None:
-        raise RuntimeError(f"{scope.get('path')} reads its access context, but its guard makes none")
-    return cast("AccessContext", context)

@@ -3,6 +3,7 @@
 EdDSA only, keys from a local map only, every claim required (RFC 8725, design §5 Identity).
 """
 
+import hashlib
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -26,6 +27,9 @@ _TOKEN_LENGTH_MAX: Final = 2048
 _COMPACT_FORM: Final = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
 _REQUIRED_CLAIMS: Final = ["iss", "aud", "sub", "sid", "gen", "iat", "exp"]
 _REFUSED_HEADERS: Final = frozenset({"jku", "jwk", "x5u", "x5c", "crit", "b64", "zip", "enc"})
+_VERIFIED_FOR_SECONDS: Final = 60.0
+#: At some 600 bytes each.
+_VERIFIED_MAX: Final = 10_000
 
 
 class TokenMissingError(DomainError):
@@ -102,21 +106,55 @@ KeyLookup = Callable[[str], Awaitable[Ed25519PublicKey | None]]
 SessionCheck = Callable[[Identity], Awaitable[bool]]
 
 
+def _one_generation() -> object:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Verified:
+    """What the signature of a token was found to vouch for, and by which key."""
+
+    kid: str
+    key: Ed25519PublicKey
+    identity: Identity
+    expires_at: int
+    verified_at: float
+
+
 class TokenVerifier:
     """Turns an Authorization header into an Identity.
 
-    :param key_of: the public key of a key id, or None where the id is unknown.
+    That a key has signed a token is remembered for a minute, by the hash of the whole token. Everything that may change
+    is asked each time: the token's end, its key, its session. What is refused is not remembered.
+
+    :param key_of: the public key of a key id, or None where there is none to believe now.
     :param session_is_live: whether the token's session has not been ended since the token was signed.
+    :param keys_generation: another value than before means that a key has changed, and nothing is remembered.
     """
 
     def __init__(
-        self, *, issuer: str, audience: str, key_of: KeyLookup, session_is_live: SessionCheck, clock: Clock
+        self,
+        *,
+        issuer: str,
+        audience: str,
+        key_of: KeyLookup,
+        session_is_live: SessionCheck,
+        clock: Clock,
+        keys_generation: Callable[[], object] = _one_generation,
     ) -> None:
         self._issuer = issuer
         self._audience = audience
         self._key_of = key_of
         self._session_is_live = session_is_live
         self._clock = clock
+        self._keys_generation = keys_generation
+        self._generation = keys_generation()
+        self._verified: dict[bytes, _Verified] = {}
+
+    @property
+    def remembered(self) -> int:
+        """How many tokens were verified lately, for who watches memory."""
+        return len(self._verified)
 
     async def identify(self, authorization: str | None) -> Identity:
         """Raises TokenMissingError, TokenExpiredError, TokenInvalidError or SessionEndedError."""
@@ -125,36 +163,60 @@ class TokenVerifier:
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise TokenInvalidError("The Authorization header does not have the form: Bearer <access token>.")
-        identity = await self._verify(token)
-        if not await self._session_is_live(identity):
-            raise SessionEndedError("It was signed out or revoked. Sign in again.")
+        identity = await self._identity(token)
+        await self.check_session(identity)
         return identity
 
-    async def _verify(self, token: str) -> Identity:
-        invalid = TokenInvalidError("It is not an access token of this platform, or it was changed. Sign in again.")
+    async def check_session(self, identity: Identity) -> None:
+        """Raises SessionEndedError."""
+        if not await self._session_is_live(identity):
+            raise SessionEndedError("It was signed out or revoked. Sign in again.")
+
+    async def _identity(self, token: str) -> Identity:
+        # Before any key is looked up: one that changes meanwhile makes the next request verify again.
+        generation = self._keys_generation()
+        if generation != self._generation:
+            self._verified.clear()
+            self._generation = generation
         if len(token) > _TOKEN_LENGTH_MAX or not _COMPACT_FORM.fullmatch(token):
-            raise invalid
+            raise _invalid()
+        now = self._clock().timestamp()
+        name = hashlib.sha256(token.encode()).digest()
+        found = self._verified.pop(name, None)
+        if found is None or not await self._holds(found, now):
+            found = await self._verify(token, now)
+        if now >= found.expires_at:
+            raise TokenExpiredError("Get a new one with the refresh token, or sign in again.")
+        if generation == self._generation:
+            while len(self._verified) >= _VERIFIED_MAX:
+                del self._verified[next(iter(self._verified))]
+            self._verified[name] = found
+        return found.identity
+
+    async def _holds(self, found: _Verified, now: float) -> bool:
+        # A clock that went back proves nothing.
+        is_recent = 0 <= now - found.verified_at < _VERIFIED_FOR_SECONDS
+        return is_recent and await self._key_of(found.kid) == found.key
+
+    async def _verify(self, token: str, now: float) -> _Verified:
         try:
             header = jwt.get_unverified_header(token)
             self._refuse_header(header)
             key = await self._key_of(header["kid"])
             if key is None:
-                raise invalid
+                raise _invalid()
             claims = jwt.decode(
                 token,
                 key,
                 algorithms=[ALGORITHM],
                 audience=self._audience,
                 issuer=self._issuer,
-                # The times are judged below, by the service's own clock and without leeway.
+                # The times are judged by the service's own clock and without leeway.
                 options={"require": _REQUIRED_CLAIMS, "strict_aud": True, "verify_exp": False, "verify_iat": False},
             )
-            identity, expires_at = _identity(claims), _expiry(claims)
+            return _Verified(header["kid"], key, _identity(claims), _expiry(claims), now)
         except (jwt.InvalidTokenError, ValueError) as error:
-            raise invalid from error
-        if self._clock().timestamp() >= expires_at:
-            raise TokenExpiredError("Get a new one with the refresh token, or sign in again.")
-        return identity
+            raise _invalid() from error
 
     @staticmethod
     def _refuse_header(header: dict[str, Any]) -> None:
@@ -164,6 +226,10 @@ class TokenVerifier:
             raise jwt.InvalidTokenError("kid")
         if _REFUSED_HEADERS & header.keys():
             raise jwt.InvalidTokenError("header")
+
+
+def _invalid() -> TokenInvalidError:
+    return TokenInvalidError("It is not an access token of this platform, or it was changed. Sign in again.")
 
 
 def _expiry(claims: dict[str, Any]) -> int:

@@ -11,6 +11,7 @@ import lmdb
 
 from access.cache import Cache
 from access.digest import Document, combined, digest_of, digests
+from access.folder import holder_of
 from access.records import MODULE_IDS, Membership, membership_key
 
 _CACHE_FILE: Final = "data.mdb"
@@ -48,7 +49,7 @@ def prove(folder: Path, rows: Mapping[tuple[str, str], Document], *, module: str
     The bit that is flipped there is one permission of `member`, a company and a person who has the module.
     """
     with tempfile.TemporaryDirectory() as copy:
-        environment = lmdb.Environment(str(folder), readonly=True, create=False)
+        environment = lmdb.Environment(str(holder_of(folder).environment), readonly=True, create=False)
         environment.copy(copy, compact=True)
         environment.close()
         found, record = _read(Path(copy), membership_key(*member))

@@ -41,7 +41,7 @@ _SETTINGS = {
     "max_wal_size": "256MB",
     "io_method": "sync",  # three I/O processes less; the data fits the page cache
     "max_logical_replication_workers": "0",
-    "max_wal_senders": "0",
+    "max_wal_senders": "2",  # pg_basebackup: one for the files, one for what is written meanwhile
     "jit": "off",
     "track_commit_timestamp": "on",  # revocations are timed from the commit
     "timezone": "UTC",

@@ -84,21 +84,49 @@ class Log:
             )
         )
 
+    async def send_nulls(self, topic: str, partition: int, keys: Sequence[bytes]) -> Sent:
+        """Send records without a value into one partition, and wait until they were answered."""
+        sent = Sent(topic, partition)
+        outgoing = [Outgoing(key, None) for key in keys]
+        try:
+            while outgoing:
+                count = await self._send_batch(sent, outgoing)
+                outgoing = outgoing[count:]
+        except (KafkaError, TimeoutError, OSError) as error:
+            sent.error = error
+        return sent
+
     def partition_of(self, row: Row) -> int:
         """Where Kafka's own clients put the key."""
         return partition_of(row.key.encode(), self._topics[row.topic].partitions)
 
     async def close(self) -> None:
-        """Give the producer up; what was not answered may or may not come to be in the log."""
-        await self._producer.give_up()
+        """Give the producer up; what was not answered may or may not come to be in the log.
+
+        Who is cancelled meanwhile, be it again and again, waits for its end: left half open it would send for ever.
+        """
+        giving_up = asyncio.ensure_future(self._producer.give_up())
+        cancelled: asyncio.CancelledError | None = None
+        while not giving_up.done():
+            try:
+                await asyncio.shield(giving_up)
+            except asyncio.CancelledError as error:
+                cancelled = error
+        giving_up.result()
+        if cancelled is not None:
+            raise cancelled
 
     async def _send_in_order(self, sent: Sent, rows: Sequence[Row]) -> Sent:
         """One batch after the other: none may overtake one that failed."""
         start = 0
         try:
             while start < len(rows):
-                batch = await self._send_batch(sent, rows[start : start + self._batch_rows.of(sent)])
-                start += batch
+                batch = rows[start : start + self._batch_rows.of(sent)]
+                count = await self._send_batch(
+                    sent, [Outgoing(row.key.encode(), row.value, row.headers) for row in batch]
+                )
+                sent.acknowledged.extend(batch[:count])
+                start += count
             self._batch_rows.succeeded(sent)
         except _REFUSALS as error:
             if self._batch_rows.of(sent) == 1:
@@ -109,9 +137,8 @@ class Log:
             sent.error = error
         return sent
 
-    async def _send_batch(self, sent: Sent, rows: Sequence[Row]) -> int:
-        """Send as many of the rows as fit into a batch; how many that were."""
-        outgoing = [Outgoing(row.key.encode(), row.value, row.headers) for row in rows]
+    async def _send_batch(self, sent: Sent, outgoing: Sequence[Outgoing]) -> int:
+        """Send as many of the records as fit into a batch; how many that were."""
         async with asyncio.timeout(REQUEST_TIMEOUT_SECONDS):
             first, count = await self._producer.send_batch(
                 wire_name(self._prefix, sent.topic), sent.partition, outgoing
@@ -120,7 +147,6 @@ class Log:
             # A duplicate the broker remembers no offset of; where the records are is not known.
             raise KafkaError(f"{sent.topic}[{sent.partition}]: acknowledged without an offset")
         sent.ranges.append((first, first + count - 1))
-        sent.acknowledged.extend(rows[:count])
         sent.came_further = True
         return count
 

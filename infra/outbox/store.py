@@ -45,12 +45,32 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Server:
+    """Which PostgreSQL this is: a cluster, and the timeline every recovery of it begins anew."""
+
+    system_id: str
+    timeline: int
+
+    def __str__(self) -> str:
+        """As operators are told."""
+        return f"system {self.system_id}, timeline {self.timeline}"
+
+
+@dataclass(frozen=True)
 class Publisher:
-    """The row of the publisher."""
+    """The row of the publisher.
+
+    :ivar server: what was last published from; none before the first leader.
+    :ivar refusal: why nothing is published, where the database was found to be restored.
+    :ivar restore: the restore an operator asked for that is not finished.
+    """
 
     epoch: int
     epoch_complete: bool
     publish_counter: int
+    server: Server | None = None
+    refusal: str | None = None
+    restore: int | None = None
 
 
 @dataclass
@@ -130,6 +150,39 @@ _REFUSE_STATE: Final = """
 """
 _REFUSE_FACT: Final = "update outbox_facts set refused_at = now(), refusal = $2 where id = $1"
 _LOSE: Final = "update outbox_partitions set lost_at = coalesce(lost_at, now()) where topic = any ($1::text[])"
+_PUBLISHER: Final = """
+    select epoch, epoch_complete, publish_counter, system_id, timeline, refusal,
+        (select min(id) from outbox_restores where finished_at is null) as restore
+    from outbox_publisher
+"""
+# The timeline is that of the segment being written: the one in the control file is told only by the next checkpoint.
+_SERVER: Final = """
+    select system_identifier::text as system_id,
+        ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint as timeline
+    from pg_control_system()
+"""
+_ADOPT_SERVER: Final = "update outbox_publisher set system_id = $1, timeline = $2"
+_REFUSE: Final = "update outbox_publisher set refusal = $1"
+_BEGIN_EPOCH: Final = """
+    with before as (select epoch from outbox_publisher), begun as (
+        update outbox_publisher
+        set epoch = $1, epoch_complete = false, publish_counter = 0, system_id = $2, timeline = $3, refusal = null
+    )
+    update outbox_restores set began_at = coalesce(began_at, now()),
+        epoch_before = coalesce(epoch_before, (select epoch from before)), epoch = $1
+    where finished_at is null
+"""
+_NOTE_RESTORE: Final = "update outbox_restores set republished = $1, withdrawn = $2 where finished_at is null"
+_COMPLETE_EPOCH: Final = """
+    with completed as (update outbox_publisher set epoch_complete = true)
+    update outbox_restores set finished_at = now() where finished_at is null and epoch is not null
+"""
+_RECOVER: Final = """
+    insert into outbox_partitions (topic, partition, topic_id, acknowledged_offset, checked_offset)
+    select * from unnest($1::text[], $2::integer[], $3::text[], $4::bigint[], $5::bigint[])
+    on conflict (topic, partition) do update set topic_id = excluded.topic_id, lost_at = null,
+        acknowledged_offset = excluded.acknowledged_offset, checked_offset = excluded.checked_offset
+"""
 _BACKLOG: Final = f"""
     select count(*) filter (where not refused) as depth, count(*) filter (where refused) as refused,
         min(enqueued_at) filter (where not refused) as oldest_at
@@ -162,6 +215,20 @@ class Store(Protocol):
     async def progress(self) -> list[Progress]: ...
 
     async def lose(self, topics: Iterable[str]) -> None: ...
+
+    async def recover(self, progress: Iterable[Progress]) -> None: ...
+
+    async def server(self) -> Server: ...
+
+    async def adopt_server(self, server: Server) -> None: ...
+
+    async def refuse(self, reason: str) -> None: ...
+
+    async def begin_epoch(self, epoch: int, server: Server) -> None: ...
+
+    async def note_restore(self, *, republished: int, withdrawn: int) -> None: ...
+
+    async def complete_epoch(self) -> None: ...
 
     async def backlog(self) -> Backlog: ...
 
@@ -278,10 +345,15 @@ class OutboxStore:
         return {(record["topic"], record["key"]) for record in deleted}
 
     async def publisher(self) -> Publisher:
-        found = await self._run(
-            self._connection.fetchrow, "select epoch, epoch_complete, publish_counter from outbox_publisher"
+        found = await self._run(self._connection.fetchrow, _PUBLISHER)
+        return Publisher(
+            epoch=found["epoch"],
+            epoch_complete=found["epoch_complete"],
+            publish_counter=found["publish_counter"],
+            server=None if found["system_id"] is None else Server(found["system_id"], found["timeline"]),
+            refusal=found["refusal"],
+            restore=found["restore"],
         )
-        return Publisher(**found)
 
     async def progress(self) -> list[Progress]:
         """What is stored of every partition."""
@@ -295,6 +367,43 @@ class OutboxStore:
     async def lose(self, topics: Iterable[str]) -> None:
         """Remember that the logs of these topics are not those that were written."""
         await self._run(self._connection.execute, _LOSE, list(topics))
+
+    async def recover(self, progress: Iterable[Progress]) -> None:
+        """Take what is known of these partitions for what is true of the logs there are now; they are lost no more."""
+        found = list(progress)
+        await self._run(
+            self._connection.execute,
+            _RECOVER,
+            [known.topic for known in found],
+            [known.partition for known in found],
+            [known.topic_id for known in found],
+            [known.acknowledged_offset for known in found],
+            [known.checked_offset for known in found],
+        )
+
+    async def server(self) -> Server:
+        """Which PostgreSQL answers."""
+        return Server(**await self._run(self._connection.fetchrow, _SERVER))
+
+    async def adopt_server(self, server: Server) -> None:
+        """Remember it as the one that is published from."""
+        await self._run(self._connection.execute, _ADOPT_SERVER, server.system_id, server.timeline)
+
+    async def refuse(self, reason: str) -> None:
+        """Have no leader publish anything until a restore was begun."""
+        await self._run(self._connection.execute, _REFUSE, reason)
+
+    async def begin_epoch(self, epoch: int, server: Server) -> None:
+        """Begin the restore that was asked for: publish under this epoch, which is not complete, from this server."""
+        await self._run(self._connection.execute, _BEGIN_EPOCH, epoch, server.system_id, server.timeline)
+
+    async def note_restore(self, *, republished: int, withdrawn: int) -> None:
+        """How far the restore is."""
+        await self._run(self._connection.execute, _NOTE_RESTORE, republished, withdrawn)
+
+    async def complete_epoch(self) -> None:
+        """All of the epoch is in the log; the restore is finished."""
+        await self._run(self._connection.execute, _COMPLETE_EPOCH)
 
     async def backlog(self) -> Backlog:
         return Backlog(**await self._run(self._connection.fetchrow, _BACKLOG))

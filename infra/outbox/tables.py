@@ -1,7 +1,7 @@
 """The outbox's tables, which live in the database of each service that publishes.
 
-A service takes them in with two lines: `add_outbox_tables(Base.metadata)` in its `database.py`, so that its metadata is
-what its database holds, and `create_outbox(op)` in one of its Alembic versions.
+A service takes them in with `add_outbox_tables(Base.metadata)` in its `database.py`, so that its metadata is what its
+database holds, and with `create_outbox(op)` and `extend_outbox_for_restores(op)` in its Alembic versions.
 """
 
 from typing import Any, Final
@@ -83,8 +83,29 @@ publisher: Final = Table(
     Column("epoch", BigInteger, nullable=False),
     Column("epoch_complete", Boolean, nullable=False),
     Column("publish_counter", BigInteger, nullable=False),
+    #: The PostgreSQL that was last published from; none before the first leader.
+    Column("system_id", Text),
+    Column("timeline", BigInteger),
+    #: Why nothing is published: the database is not the one that published before. A finished restore ends it.
+    Column("refusal", Text),
     CheckConstraint("id = 1", name=conv("outbox_publisher_is_one")),
     CheckConstraint("epoch >= 1 and publish_counter >= 0", name=conv("outbox_publisher_counts_up")),
+    CheckConstraint("(system_id is null) = (timeline is null)", name=conv("outbox_publisher_server_is_whole")),
+)
+
+#: A row is an operator's word that what this database holds is the truth from now on. The leader carries it out.
+restores: Final = Table(
+    "outbox_restores",
+    METADATA,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("requested_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("began_at", DateTime(timezone=True)),
+    Column("epoch_before", BigInteger),
+    Column("epoch", BigInteger),
+    #: How many states were published again, and how many keys of the log were published as giving nothing.
+    Column("republished", BigInteger, nullable=False, server_default="0"),
+    Column("withdrawn", BigInteger, nullable=False, server_default="0"),
+    Column("finished_at", DateTime(timezone=True)),
 )
 
 #: What is known of the log, per partition. Offsets are next offsets: the first that is not acknowledged, or checked.
@@ -156,6 +177,22 @@ _CREATE: Final = (
     for each statement execute function outbox_notify()
     """,
 )
+_EXTEND_FOR_RESTORES: Final = (
+    "alter table outbox_publisher add system_id text, add timeline bigint, add refusal text",
+    """
+    alter table outbox_publisher add constraint outbox_publisher_server_is_whole
+    check ((system_id is null) = (timeline is null))
+    """,
+    """
+    create table outbox_restores (
+        id bigint generated always as identity primary key,
+        requested_at timestamptz not null default now(), began_at timestamptz,
+        epoch_before bigint, epoch bigint,
+        republished bigint not null default 0, withdrawn bigint not null default 0,
+        finished_at timestamptz
+    )
+    """,
+)
 _DROP: Final = (
     "drop table outbox_partitions",
     "drop table outbox_publisher",
@@ -184,3 +221,15 @@ def drop_outbox(op: Any) -> None:
     """Undo `create_outbox`."""
     for statement in _DROP:
         op.execute(statement)
+
+
+def extend_outbox_for_restores(op: Any) -> None:
+    """Have the outbox know the server it is on, and the restores it went through. After `create_outbox`."""
+    for statement in _EXTEND_FOR_RESTORES:
+        op.execute(statement)
+
+
+def narrow_outbox_from_restores(op: Any) -> None:
+    """Undo `extend_outbox_for_restores`."""
+    op.execute("drop table outbox_restores")
+    op.execute("alter table outbox_publisher drop system_id, drop timeline, drop refusal")

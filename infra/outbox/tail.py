@@ -1,192 +1,377 @@
-"""The owner reads its own state topics: a record it did not send itself is one nobody may leave last in the log.
+"""The owner reads its own state topics: what it did not send itself is answered, whatever it is (design §4).
 
-Compaction keeps the highest offset of a key, not its highest version. A relay that was frozen and woke up, or a batch
-that was given up and still arrived, can put an older state behind a newer one. The leader knows the offsets of all it
-sent; whatever else it finds in the log, it has the key's current state published again. That needs no memory of keys,
-and has no time limit: records are checked from where the last leader had checked up to.
+Compaction keeps the highest offset of a key, not its highest version, and whoever reads the log believes the highest
+version. A relay that woke up can put an older state behind a newer one, a record nobody can read puts its subject into
+quarantine until a newer one comes, and a record with a version this database has not come to would be believed for
+ever. The leader knows the offsets of all it sent; for every key of which it finds another record, it publishes what the
+database says, under a version above both. That needs no memory of keys and no judgement of what was found, and has no
+time limit: records are checked from where the last leader had checked up to.
 """
 
 import asyncio
-import json
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
-from sqlalchemy.ext.asyncio import AsyncSession
 
+from contracts.envelope import UndecodableEventError, decode
 from contracts.errors import DomainError, Kind
 from contracts.topics import Topic, wire_name
+from infra.clock import Clock
 from infra.kafka.clients import Kafka, RecordReader
 from infra.outbox.log import LogUnavailableError, Sent
+from infra.outbox.source import StateSource, publish_again, readable_key
 from infra.outbox.store import Progress
-from infra.outbox.writer import Revision
+from infra.outbox.survey import FOLLOWED_VERSION_MAX, Partition, is_believable, revision_of
+from infra.outbox.writer import Lane
 from infra.postgres.database import UnitsOfWork
-
-#: Publishes the current state of a key again, under the version it has, with the aggregate's row locked; answers what
-#: it published, or none if the database knows no such key.
-Republish = Callable[[AsyncSession, str], Awaitable[Revision | None]]
-#: Given topic and key: from now on a row of the key that is pending counts as not sent, whatever was acknowledged.
-Forget = Callable[[str, str], Awaitable[None]]
 
 _FETCH_RECORDS_MAX: Final = 2000
 _FETCH_WAIT_MILLISECONDS: Final = 500
 _PARTITION_FETCH_MAX_BYTES: Final = 1024 * 1024
+#: Keys to be answered at once; with more the log is read no further until some are.
+_SUSPECTS_MAX: Final = 10_000
 _RETRY_INTERVAL_SECONDS: Final = 0.5
-
-Partition = tuple[str, int]
+_DEFECT_INTERVAL_SECONDS: Final = 5.0
+_ROOM_INTERVAL_SECONDS: Final = 0.05
 
 _log: Final = structlog.get_logger("kisum.outbox")
 
 
+@dataclass
+class Suspect:
+    """A key of which records were found that the leader did not send. Many of one key are one."""
+
+    topic: str
+    partition: int
+    raw_key: bytes
+    #: None where the bytes are no key of the topic.
+    key: str | None
+    #: The first and the last of the records.
+    first_offset: int
+    last_offset: int
+    #: The newest epoch and version of those that readers believe.
+    believed: tuple[int, int] = (0, 0)
+    #: The newest version any of them claims in the leader's epoch.
+    version: int = 0
+    #: When it may be tried again, in the loop's time.
+    not_before: float = 0.0
+    is_overtaking: bool = False
+
+    @property
+    def found(self) -> dict[str, Any]:
+        """As it is logged. The key of a record nobody can read is shown as far as it is short."""
+        shown = self.key if self.key is not None else repr(self.raw_key[:100])
+        return {"topic": self.topic, "partition": self.partition, "offset": self.last_offset, "key": shown}
+
+
+@dataclass
+class _Checked:
+    """One partition as it is checked."""
+
+    known: Progress
+    #: The next offset to read, and the next to judge.
+    fetched: int
+    judged: int
+    #: Up to here it has to be checked before a heartbeat says anything of it.
+    gate: int
+    #: The furthest it was ever judged, also where the log has become shorter since.
+    reached: int = 0
+    own: deque[tuple[int, int]] = field(default_factory=deque)
+    #: By key, in the order of their first offsets.
+    suspects: dict[bytes, Suspect] = field(default_factory=dict)
+
+    def advance(self) -> None:
+        """All before the first suspect is checked."""
+        first = next(iter(self.suspects.values()), None)
+        checked = self.judged if first is None else first.first_offset
+        self.known.checked_offset = max(self.known.checked_offset, checked)
+
+
 class Tail:
-    """What one leader knows of the order of its topics. It outlives the clients that it reads with."""
+    """What one leader knows of the order of its topics. It outlives the clients that it reads with.
+
+    :param topics: the state topics.
+    :param progress: of every partition; the offsets checked are moved on there.
+    :param ends: where each partition ended when the leader began.
+    :param epoch: the epoch the leader publishes under.
+    :param wake: called when there are null records to send.
+    """
 
     def __init__(
         self,
         topics: Sequence[Topic],
-        republish: Mapping[str, Republish],
+        sources: Mapping[str, StateSource],
         database: UnitsOfWork,
         progress: Iterable[Progress],
-        forget: Forget,
+        *,
+        ends: Mapping[Partition, int],
+        epoch: int,
+        clock: Clock,
+        wake: Callable[[], None],
     ) -> None:
-        self._forget = forget
         self._topics = {topic.name: topic for topic in topics}
-        self._republish = republish
+        self._sources = sources
         self._database = database
-        self._progress = {(known.topic, known.partition): known for known in progress if known.topic in self._topics}
-        self._fetched = {partition: known.checked_offset for partition, known in self._progress.items()}
-        self._own: dict[Partition, deque[tuple[int, int]]] = {partition: deque() for partition in self._progress}
+        self._epoch = epoch
+        self._clock = clock
+        self._wake = wake
+        self._partitions = {
+            (known.topic, known.partition): _Checked(
+                known,
+                fetched=known.checked_offset,
+                judged=known.checked_offset,
+                gate=ends.get((known.topic, known.partition), 0),
+            )
+            for known in progress
+            if known.topic in self._topics
+        }
         self._unjudged: deque[tuple[Partition, Any]] = deque()
-        self._suspects: asyncio.Queue[tuple[Partition, int, list[Any]]] = asyncio.Queue()
+        self._has_suspects = asyncio.Event()
+
+    @property
+    def doubt(self) -> str | None:
+        """Why no heartbeat may say that readers are right, or None: what was there is not checked, or is not ours."""
+        overtaking = next((suspect for suspect in self._suspects() if suspect.is_overtaking), None)
+        if overtaking is not None:
+            epoch, version = overtaking.believed
+            return (
+                f"{overtaking.topic}/{overtaking.partition} holds, at {overtaking.last_offset}, a state of epoch"
+                f" {epoch}, version {version}, which this database has not come to"
+            )
+        unchecked = [name for name, checked in self._partitions.items() if checked.known.checked_offset < checked.gate]
+        return f"{unchecked[0][0]}/{unchecked[0][1]} is not checked yet" if unchecked else None
 
     def note_sent(self, sent: Sent) -> None:
         """These offsets are this leader's own."""
-        partition = sent.topic, sent.partition
-        if partition not in self._own:
+        checked = self._partitions.get((sent.topic, sent.partition))
+        if checked is None:
             return
-        self._own[partition].extend(sent.ranges)
-        known = self._progress[partition]
         for first, last in sent.ranges:
+            if checked.own and checked.own[-1][1] + 1 == first:
+                checked.own[-1] = checked.own[-1][0], last
+            else:
+                checked.own.append((first, last))
             # What follows checked records without a gap needs no second look and is stored as checked with the deletes,
             # so that a next leader finds only what this one was sending when it ended.
-            if first == known.checked_offset:
-                known.checked_offset = last + 1
+            if first == checked.known.checked_offset:
+                checked.known.checked_offset = last + 1
+
+    def reached(self, partition: Partition) -> int:
+        """Up to where the log is known to have been read, whoever wrote it."""
+        checked = self._partitions.get(partition)
+        return 0 if checked is None else checked.reached
+
+    def start_over(self, partition: Partition, *, offset: int, end: int) -> None:
+        """The log is another one, or shorter: what is known of it holds no more. Before it is read again."""
+        self._unjudged = deque((other, record) for other, record in self._unjudged if other != partition)
+        checked = self._partitions[partition]
+        checked.fetched = checked.judged = checked.known.checked_offset = offset
+        checked.gate, checked.reached = end, 0
+        checked.own.clear()
+        checked.suspects.clear()
 
     def judge(self) -> None:
         """Tell own records from others. Only while nothing is being sent: then every offset of one's own is known."""
         pending, self._unjudged = self._unjudged, deque()
-        found: dict[Partition, list[Any]] = {}
-        ends: dict[Partition, int] = {}
+        touched: set[Partition] = set()
         for partition, record in pending:
-            own = self._own[partition]
+            checked = self._partitions[partition]
+            own = checked.own
             while own and own[0][1] < record.offset:
                 own.popleft()
             if not own or record.offset < own[0][0]:
-                found.setdefault(partition, []).append(record)
-            ends[partition] = record.offset + 1
-        for partition, end in ends.items():
-            self._suspects.put_nowait((partition, end, found.get(partition, [])))
+                self.suspect(partition, record)
+            checked.judged = record.offset + 1
+            checked.reached = max(checked.reached, checked.judged)
+            touched.add(partition)
+        for partition in touched:
+            self._partitions[partition].advance()
+
+    def suspect(self, partition: Partition, record: Any) -> None:
+        """A record that is to be answered."""
+        topic, raw_key = self._topics[partition[0]], record.key or b""
+        key = readable_key(self._sources[topic.name], raw_key)
+        suspects = self._partitions[partition].suspects
+        if key is None and record.value is None:
+            # The one tombstone that readers accept, whoever sent it.
+            suspects.pop(raw_key, None)
+            return
+        known = suspects.get(raw_key)
+        if known is None:
+            known = Suspect(*partition, raw_key, key, record.offset, record.offset)
+            suspects[raw_key] = known
+        known.last_offset = record.offset
+        known.not_before = 0.0
+        if key is not None:
+            self._note_claim(topic, known, record.value)
+        self._has_suspects.set()
+        if key is None:
+            self._wake()
+
+    def nulls(self) -> dict[Partition, list[Suspect]]:
+        """What is to be answered with a null record for exactly its bytes: no reader can say which subject it is of."""
+        found: dict[Partition, list[Suspect]] = {}
+        for name, checked in self._partitions.items():
+            unreadable = [suspect for suspect in checked.suspects.values() if suspect.key is None]
+            if unreadable:
+                found[name] = unreadable
+        return found
+
+    def answered(self, suspect: Suspect, *, up_to_offset: int) -> None:
+        """The owner's own record of the key has come, or will come, behind this offset."""
+        checked = self._partitions[suspect.topic, suspect.partition]
+        known = checked.suspects.get(suspect.raw_key)
+        if known is suspect and known.last_offset <= up_to_offset:
+            del checked.suspects[suspect.raw_key]
+            checked.advance()
 
     async def read(self, kafka: Kafka, *, is_sending: Callable[[], bool]) -> None:
         """Follow the log until cancelled. Raises LogUnavailableError."""
-        if not self._topics:
+        if not self._partitions:
             return
         reader = kafka.reader(
             client_id="outbox-tail",
             wait_max_milliseconds=_FETCH_WAIT_MILLISECONDS,
             partition_fetch_max_bytes=_PARTITION_FETCH_MAX_BYTES,
         )
-        partitions = {
+        assigned = {
             TopicPartition(wire_name(kafka.topic_prefix, topic), number): (topic, number)
-            for topic, number in self._progress
+            for topic, number in self._partitions
         }
+        # What was fetched from a client before and not judged is fetched again.
+        self._unjudged.clear()
+        for checked in self._partitions.values():
+            checked.fetched = checked.judged
         try:
             await reader.start()
-            reader.assign({assigned: self._fetched[partition] for assigned, partition in partitions.items()})
+            reader.assign({wire: self._partitions[partition].fetched for wire, partition in assigned.items()})
             while True:
-                try:
-                    found = await reader.read(
-                        timeout_milliseconds=_FETCH_WAIT_MILLISECONDS, records_max=_FETCH_RECORDS_MAX
-                    )
-                except OffsetOutOfRangeError as error:
-                    await self._skip_to_end(reader, partitions, error)
-                    continue
-                for assigned, records in found.items():
-                    partition = partitions[assigned]
-                    self._unjudged.extend((partition, record) for record in records)
-                    self._fetched[partition] = records[-1].offset + 1
-                if found and not is_sending():
+                if not is_sending():
                     self.judge()
+                if len(self._unjudged) + sum(len(each.suspects) for each in self._partitions.values()) > _SUSPECTS_MAX:
+                    await asyncio.sleep(_ROOM_INTERVAL_SECONDS)
+                else:
+                    await self._read_some(reader, assigned)
         except (KafkaError, OSError) as error:
             raise LogUnavailableError(repr(error)) from error
         finally:
             await reader.stop()
 
     async def heal(self) -> None:
-        """Have the current state of each suspect key published again, until cancelled."""
+        """Have what the database says published for each suspect, until cancelled."""
         while True:
-            partition, end, records = await self._suspects.get()
-            newest = {record.key: record for record in records}
-            for record in newest.values():
-                await self._heal_key(self._topics[partition[0]], record)
-            known = self._progress[partition]
-            known.checked_offset = max(known.checked_offset, end)
+            self._has_suspects.clear()
+            now = asyncio.get_running_loop().time()
+            suspects = [suspect for suspect in self._suspects() if suspect.key is not None]
+            due = [suspect for suspect in suspects if suspect.not_before <= now and not suspect.is_overtaking]
+            for suspect in due:
+                await self._heal(suspect)
+            if due:
+                continue
+            later = min((each.not_before for each in suspects if not each.is_overtaking), default=None)
+            try:
+                async with asyncio.timeout(None if later is None else later - now):
+                    await self._has_suspects.wait()
+            except TimeoutError:
+                continue
 
-    async def _skip_to_end(
-        self,
-        reader: RecordReader,
-        partitions: Mapping[TopicPartition, Partition],
-        error: OffsetOutOfRangeError,
+    async def _read_some(self, reader: RecordReader, assigned: Mapping[TopicPartition, Partition]) -> None:
+        try:
+            found = await reader.read(timeout_milliseconds=_FETCH_WAIT_MILLISECONDS, records_max=_FETCH_RECORDS_MAX)
+        except OffsetOutOfRangeError as error:
+            await self._skip_what_is_gone(reader, assigned, error)
+            return
+        for wire, records in found.items():
+            partition = assigned[wire]
+            self._unjudged.extend((partition, record) for record in records)
+            self._partitions[partition].fetched = records[-1].offset + 1
+        if not found and self.doubt is not None:
+            # Where the last records were compacted away, no record says that the end is reached.
+            for wire, offset in (await reader.positions()).items():
+                checked = self._partitions[assigned[wire]]
+                if not self._unjudged and offset > checked.judged:
+                    checked.fetched = checked.judged = offset
+                    checked.advance()
+
+    async def _skip_what_is_gone(
+        self, reader: RecordReader, assigned: Mapping[TopicPartition, Partition], error: OffsetOutOfRangeError
     ) -> None:
         """A shorter log: what it lost is for the watch over its length to say, and nothing here can be checked."""
-        lost = list(error.args[0]) if error.args and isinstance(error.args[0], dict) else list(partitions)
-        for assigned, (_, end) in (await reader.bounds(lost)).items():
-            reader.seek(assigned, end)
-            self._fetched[partitions[assigned]] = end
+        lost = list(error.args[0]) if error.args and isinstance(error.args[0], dict) else list(assigned)
+        for wire, (begin, end) in (await reader.bounds(lost)).items():
+            checked = self._partitions[assigned[wire]]
+            checked.fetched = checked.judged = begin if checked.fetched < begin else end
+            checked.advance()
+            reader.seek(wire, checked.fetched)
 
-    async def _heal_key(self, topic: Topic, record: Any) -> None:
-        found = {"topic": topic.name, "partition": record.partition, "offset": record.offset}
-        try:
-            key = record.key.decode()
-        except (AttributeError, UnicodeDecodeError):
-            _log.error("a record without a readable key is in an owned topic", **found)
-            return
-        current: Revision | None = None
-        while True:
-            # Before it is published again: a row that was sent and waits for its deletion stays as it is then, and
-            # would be deleted without having come after the record that was found.
-            await self._forget(topic.name, key)
-            try:
-                async with self._database.unit_of_work() as work:
-                    current = await self._republish[topic.name](work, key)
-                break
-            except DomainError as error:
-                if error.kind is not Kind.UNAVAILABLE:
-                    _log.exception("the state of a key could not be published again", key=key, **found)
-                    return
-                await asyncio.sleep(_RETRY_INTERVAL_SECONDS)
-            except Exception:  # noqa: BLE001 - logged with its key
-                # A defect of the service, told by name; the others go on. The next leader checks no further back.
-                _log.exception("the state of a key could not be published again", key=key, **found)
-                return
-        seen = _revision_of(record.value)
-        if current is None:
-            _log.error("the log holds a key the database does not know", key=key, **found)
-        elif seen != (current.epoch, current.version):
-            _log.error(
-                "an older state was last in the log; sent again", key=key, seen=seen, current=str(current), **found
+    async def _heal(self, suspect: Suspect) -> None:
+        """Publish what the database says of the key, above what was found."""
+        key, found, offset = suspect.key or "", suspect.found, suspect.last_offset
+        if suspect.believed > (self._epoch, FOLLOWED_VERSION_MAX):
+            suspect.is_overtaking = True
+            _log.critical(
+                "a state this database has not come to: it was restored, or the record is forged; no heartbeat until"
+                " `kisum restore finish` was run",
+                believed=suspect.believed,
+                epoch=self._epoch,
+                **found,
             )
+            return
+        above = suspect.version
+        try:
+            async with self._database.unit_of_work() as work:
+                revision, is_known = await publish_again(
+                    work, self._sources[suspect.topic], key, now=self._clock(), above=above, lane=Lane.INTERACTIVE
+                )
+        except DomainError as error:
+            if error.kind is not Kind.UNAVAILABLE:
+                _log.exception("the state of a key could not be published again", **found)
+            is_passing = error.kind is Kind.UNAVAILABLE
+            suspect.not_before = _in_seconds(_RETRY_INTERVAL_SECONDS if is_passing else _DEFECT_INTERVAL_SECONDS)
+            return
+        except Exception:  # noqa: BLE001 - logged with its key, and tried again
+            # A defect of the service, told by name; the others go on.
+            _log.exception("the state of a key could not be published again", **found)
+            suspect.not_before = _in_seconds(_DEFECT_INTERVAL_SECONDS)
+            return
+        self.answered(suspect, up_to_offset=offset)
+        if revision is None:
+            _log.error("the log holds a key of which nothing can be said", **found)
+        elif not is_known:
+            _log.error("the log holds a key the database does not know; withdrawn", revision=str(revision), **found)
         else:
-            _log.info("a state was found that another relay sent; sent again", key=key, revision=str(current), **found)
+            _log.error(
+                "a record this relay did not send; the key's state was published again above it",
+                claimed=above,
+                revision=str(revision),
+                **found,
+            )
+
+    def _note_claim(self, topic: Topic, suspect: Suspect, value: bytes | None) -> None:
+        """Remember what the record says of itself.
+
+        A record that readers of this version do not believe may be believed by those of another, if its version is one
+        there can be; but it is never a sign that the database was restored.
+        """
+        claimed = epoch, version = revision_of(value)
+        if not is_believable(epoch, version):
+            return
+        try:
+            if topic.record_key(decode(value or b"", topic.payloads)) == suspect.raw_key:
+                suspect.believed = max(suspect.believed, claimed)
+        except UndecodableEventError:
+            pass
+        if epoch == self._epoch and version <= FOLLOWED_VERSION_MAX:
+            suspect.version = max(suspect.version, version)
+
+    def _suspects(self) -> Iterable[Suspect]:
+        return [suspect for checked in self._partitions.values() for suspect in checked.suspects.values()]
 
 
-def _revision_of(value: bytes | None) -> tuple[int, int] | None:
-    """What the record says of itself; none where it says nothing readable."""
-    try:
-        document = json.loads(value or b"null")
-        return int(document["epoch"]), int(document["version"])
-    except (ValueError, TypeError, KeyError):
-        return None
+def _in_seconds(seconds: float) -> float:
+    return asyncio.get_running_loop().time() + seconds

@@ -38,6 +38,14 @@ class Revision:
         return f"{self.topic}:{self.key}:{self.epoch}:{self.version}"
 
 
+def next_version(version: int, above: int | None) -> int:
+    """The version a row is published again under: its own, or one above both it and another that the log has shown.
+
+    The version of a row there is not is 0, and the first of one that is made is 1.
+    """
+    return max(version, 1) if above is None else max(version, above) + 1
+
+
 async def publish_state(
     work: AsyncSession,
     topic: Topic,

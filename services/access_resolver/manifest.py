@@ -5,8 +5,8 @@ MANIFEST = Manifest(
     kind="system",
     route_name="access",
     definition="Says who may do what and why, with the decision the modules use, from a copy of all modules' grants.",
-    owns=("its own full copy of the access state",),
-    reads=("entitlements", "memberships", "permissions"),
+    owns=("its own full copy of the access state", "what each instance acknowledges"),
+    reads=("entitlements", "memberships", "permissions", "acknowledgements"),
     publishes=(),
     must_nots=(
         "be asked by a module: each decides from its own cache",

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from access.revisions import RevisionWait
 from chassis.seeds import read_seed
 from chassis.service import Service
 from infra.clock import Clock
@@ -16,7 +17,7 @@ from services.auth.companies.http import companies
 from services.auth.consumers import CONSUMERS
 from services.auth.database import Base
 from services.auth.jobs import JOBS
-from services.auth.judge import RowsJudge
+from services.auth.judge import RowsJudge, versions_in
 from services.auth.manifest import MANIFEST
 from services.auth.memberships import operations as membership_operations
 from services.auth.memberships.http import memberships
@@ -30,6 +31,8 @@ from services.auth.signing_keys.operations import KeyRing
 from services.auth.users.http import users
 
 _HERE = Path(__file__).parent
+#: Its own revisions are there at once; what Core tells may take a moment, and each look is a query.
+_REVISION_PAUSE_SECONDS = 0.05
 
 
 def _compose(settings: AuthSettings, database: Database, clock: Clock) -> Mapping[type, Any]:
@@ -39,15 +42,20 @@ def _compose(settings: AuthSettings, database: Database, clock: Clock) -> Mappin
         async with database.unit_of_work() as work:
             return await session_operations.is_live(work, identity)
 
-    audience = {"issuer": settings.token_issuer, "audience": settings.token_audience}
+    issuer, audience = settings.token_issuer, settings.token_audience
+    lifetime = settings.access_token_lifetime
+    verifier = TokenVerifier(
+        issuer=issuer, audience=audience, key_of=keys.public_key, session_is_live=session_is_live, clock=clock
+    )
     return {
         AuthSettings: settings,
         PasswordHasher: PasswordHasher(),
-        TokenIssuer: TokenIssuer(**audience, lifetime=settings.access_token_lifetime, signing_key=keys.signing_key),
+        TokenIssuer: TokenIssuer(issuer=issuer, audience=audience, lifetime=lifetime, signing_key=keys.signing_key),
         KeyRing: keys,
         Chain: Chain(
-            verifier=TokenVerifier(**audience, key_of=keys.public_key, session_is_live=session_is_live, clock=clock),
+            verifier=verifier,
             judge=RowsJudge(database),
+            revisions=RevisionWait(versions_in(database), pause_seconds=_REVISION_PAUSE_SECONDS),
         ),
     }
 
@@ -64,13 +72,10 @@ service = Service(
         permission_operations.catalog_seed(),
     ),
     consumers=CONSUMERS,
-    republish={
-        operations.TOPIC.name: operations.republish
-        for operations in (
-            membership_operations,
-            permission_operations,
-            session_operations,
-            signing_key_operations,
-        )
+    sources=lambda components: {
+        membership_operations.TOPIC.name: membership_operations,
+        permission_operations.TOPIC.name: permission_operations,
+        session_operations.TOPIC.name: session_operations,
+        signing_key_operations.TOPIC.name: components[KeyRing].source,
     },
 )

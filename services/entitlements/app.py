@@ -29,5 +29,5 @@ service = Service(
     migrations=_HERE / "migrations",
     seeds=tuple(Seed(table=Base.metadata.tables[name], rows=rows) for name, rows in _CATALOG_ROWS.items()),
     consumers=CONSUMERS,
-    republish={operations.TOPIC.name: operations.republish for operations in (catalog_operations, company_operations)},
+    sources=lambda _: {operations.TOPIC.name: operations for operations in (catalog_operations, company_operations)},
 )

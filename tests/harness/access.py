@@ -13,6 +13,7 @@ from uuid import UUID
 from aiokafka import AIOKafkaProducer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from access.acknowledgements import TOPIC as ACKNOWLEDGEMENTS
 from access.freshness import Clocks
 from access.ingest import HEARTBEAT_TOPICS, STATE_TOPICS
 from contracts.envelope import encode, envelop, headers
@@ -245,7 +246,7 @@ async def access_sources(runtime: Runtime) -> AsyncIterator[Sources]:
         password=admin.password,
         topic_prefix=f"{runtime.new_prefix()}.",
     )
-    topics = [*STATE_TOPICS.values(), *HEARTBEAT_TOPICS.values()]
+    topics = [*STATE_TOPICS.values(), *HEARTBEAT_TOPICS.values(), ACKNOWLEDGEMENTS]
     await asyncio.to_thread(bootstrap, kafka, topics, {})
     producer = AIOKafkaProducer(**kafka.aiokafka(), acks="all", enable_idempotence=True, linger_ms=0)
     await producer.start()

@@ -6,8 +6,9 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
+import structlog
 from pydantic import TypeAdapter
-from sqlalchemy import delete, exists, func, or_, select, text
+from sqlalchemy import delete, exists, func, or_, select, text, tuple_, union
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -15,7 +16,7 @@ from contracts.envelope import EventTooLargeError
 from contracts.events.auth import Delegation, GrantChanged, MembershipStatus, ModuleGrant, Scopes
 from contracts.identifiers import PLATFORM_COMPANY_ID, CompanyId, UserId
 from contracts.topics import TOPICS
-from infra.outbox.writer import Lane, Revision, publish_state
+from infra.outbox.writer import Lane, Revision, next_version, publish_state
 from services.auth.memberships import rules
 from services.auth.memberships.tables import DelegationRow, GrantedModule, GrantedPermission, Membership, TopUp
 from services.auth.permissions.rules import CatalogRow, ModuleUnknownError, scope_types_of
@@ -27,6 +28,7 @@ from services.auth.users.tables import User
 
 TOPIC: Final = next(topic for topic in TOPICS if topic.name == "auth.memberships.v1")
 
+_log: Final = structlog.get_logger("kisum.auth")
 _SCOPES: Final = TypeAdapter(Scopes)
 _DELEGATION: Final = TypeAdapter(Delegation)
 
@@ -48,6 +50,15 @@ class ChangedMember:
 
     member: Member
     revision: Revision
+
+
+@dataclass(frozen=True)
+class EndedGrants:
+    """What a member no longer has because its time is over: permission keys, and modules of delegations."""
+
+    revision: Revision
+    permissions: tuple[str, ...]
+    delegations: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -256,10 +267,12 @@ async def top_up_company(
     lane: Lane,
     correlation_id: UUID | None = None,
     causation_id: UUID | None = None,
+    limit: int | None = None,
 ) -> int:
     """Give a company's active superadmins the active rows of its entitled modules with full scopes, each row once.
 
-    How many memberships changed. A row that was taken away by hand stays away.
+    How many memberships changed, `limit` at most. A row that was taken away by hand stays away. A membership that would
+    be too large with what is new stays as it is, which is logged; the others go on.
     """
     if not await _lock_company(work, company_id):
         return 0
@@ -273,29 +286,44 @@ async def top_up_company(
     )
     count = 0
     for membership in list(superadmins):
-        if await _top_up(work, membership, eligible, now):
-            membership.version += 1
-            await _publish(
-                work,
-                membership,
-                actor=None,
-                now=now,
-                correlation_id=correlation_id,
-                causation_id=causation_id,
-                lane=lane,
-            )
-            count += 1
+        if count == limit:
+            break
+        user_id = membership.user_id
+        try:
+            async with work.begin_nested():
+                if not await _top_up(work, membership, eligible, now):
+                    continue
+                membership.version += 1
+                await _publish(
+                    work,
+                    membership,
+                    actor=None,
+                    now=now,
+                    correlation_id=correlation_id,
+                    causation_id=causation_id,
+                    lane=lane,
+                )
+        except rules.MembershipTooLargeError:
+            _log.exception("a superadmin is not given what is new", company_id=str(company_id), user_id=str(user_id))
+            continue
+        count += 1
     return count
 
 
-async def companies_to_top_up(work: AsyncSession, *, now: datetime, limit: int) -> list[CompanyId]:
-    """Companies in which a superadmin lacks a row never given before: those a new catalog row is news to."""
+async def companies_to_top_up(
+    work: AsyncSession, *, now: datetime, limit: int, after: CompanyId | None = None
+) -> list[CompanyId]:
+    """Companies in which a superadmin lacks a row never given before: those a new catalog row is news to.
+
+    In the order of their ids, from behind `after` on.
+    """
     given = exists().where(
         TopUp.company_id == Membership.company_id,
         TopUp.user_id == Membership.user_id,
         TopUp.module == PermissionRow.module,
         TopUp.key == PermissionRow.key,
     )
+    behind = () if after is None else (Membership.company_id > after,)
     found = await work.scalars(
         select(Membership.company_id)
         .join(CompanyEntitlement, CompanyEntitlement.company_id == Membership.company_id)
@@ -307,12 +335,56 @@ async def companies_to_top_up(work: AsyncSession, *, now: datetime, limit: int) 
             or_(CompanyModule.valid_until.is_(None), CompanyModule.valid_until > now),
             PermissionRow.status == "active",
             ~given,
+            *behind,
         )
         .distinct()
         .order_by(Membership.company_id)
         .limit(limit)
     )
     return [CompanyId(company_id) for company_id in found]
+
+
+# What was given for a time.
+
+
+async def end_grants(work: AsyncSession, *, now: datetime, limit: int) -> list[EndedGrants]:
+    """Take permissions and delegations whose end has come from up to `limit` memberships, and publish these.
+
+    Each end is published once, whoever asks and how often; none where there is nothing to do, or another is at it.
+    """
+    due = union(
+        *(
+            select(table.company_id, table.user_id).where(table.valid_until <= now)
+            for table in (GrantedPermission, DelegationRow)
+        )
+    )
+    memberships = await work.scalars(
+        select(Membership)
+        .where(tuple_(Membership.company_id, Membership.user_id).in_(due))
+        .order_by(Membership.company_id, Membership.user_id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+        .execution_options(populate_existing=True)
+    )
+    ended = [await _end_grants_of(work, membership, now) for membership in list(memberships)]
+    return [each for each in ended if each is not None]
+
+
+async def _end_grants_of(work: AsyncSession, membership: Membership, now: datetime) -> EndedGrants | None:
+    permissions = await _take_ended(work, membership, GrantedPermission, GrantedPermission.key, now)
+    delegations = await _take_ended(work, membership, DelegationRow, DelegationRow.module, now)
+    if not permissions and not delegations:
+        # Another was done with it between the look and the lock.
+        return None
+    membership.version += 1
+    return EndedGrants(await _publish(work, membership, actor=None, now=now), permissions, delegations)
+
+
+async def _take_ended(
+    work: AsyncSession, membership: Membership, table: Any, name: Any, now: datetime
+) -> tuple[str, ...]:
+    taken = delete(table).where(*_of(table, membership), table.valid_until <= now).returning(name)
+    return tuple(sorted(await work.scalars(taken)))
 
 
 # Publishing.
@@ -333,14 +405,65 @@ async def publish_unpublished(work: AsyncSession, *, now: datetime, limit: int) 
     return len(memberships)
 
 
-async def republish(work: AsyncSession, key: str, *, now: datetime) -> Revision | None:
-    """Publish the current state of a membership again under its version; None for a key of no membership."""
+def is_key(key: str) -> bool:
+    """Whether the text is the key of a membership, there or not."""
     try:
-        company_id, user_id = (UUID(part) for part in key.split("/"))
+        rules.parse_key(key)
     except ValueError:
+        return False
+    return True
+
+
+async def keys(work: AsyncSession, *, after: str | None, limit: int) -> list[str]:
+    """The keys of memberships, in order, from behind `after` on."""
+    order = (Membership.company_id, Membership.user_id)
+    rows = select(*order).order_by(*order).limit(limit)
+    if after is not None:
+        rows = rows.where(tuple_(*order) > rules.parse_key(after))
+    return [f"{company_id}/{user_id}" for company_id, user_id in await work.execute(rows)]
+
+
+async def republish(
+    work: AsyncSession, key: str, *, now: datetime, above: int | None = None, lane: Lane = Lane.INTERACTIVE
+) -> Revision | None:
+    """Publish the current state of a membership again; None for a key of no membership."""
+    if not is_key(key):
         return None
-    membership = await work.get(Membership, (company_id, user_id), with_for_update=True, populate_existing=True)
-    return None if membership is None else await _publish(work, membership, actor=None, now=now)
+    membership = await work.get(Membership, rules.parse_key(key), with_for_update=True, populate_existing=True)
+    if membership is None:
+        return None
+    membership.version = next_version(membership.version, above)
+    return await _publish(work, membership, actor=None, now=now, lane=lane)
+
+
+async def withdraw(
+    work: AsyncSession, key: str, *, now: datetime, above: int | None = None, lane: Lane = Lane.INTERACTIVE
+) -> Revision | None:
+    """Publish a membership as removed that there is no row of; a row is made if company and person are known."""
+    company_id, user_id = rules.parse_key(key)
+    version = next_version(0, above)
+    is_company = await work.scalar(text("select true from companies where id = :id"), {"id": company_id})
+    if is_company and await work.get(User, user_id) is not None:
+        await work.execute(
+            insert(Membership)
+            .values(
+                company_id=company_id,
+                user_id=user_id,
+                status=MembershipStatus.REMOVED.value,
+                superadmin=False,
+                version=version,
+                created_at=now,
+                published=True,
+            )
+            .on_conflict_do_nothing()
+        )
+        # Where somebody made it meanwhile, that is what it is, above all the same.
+        membership = await work.get_one(Membership, (company_id, user_id), with_for_update=True, populate_existing=True)
+        membership.version = max(membership.version, version)
+        return await _publish(work, membership, actor=None, now=now, lane=lane)
+    return await publish_state(
+        work, TOPIC, rules.removed(user_id), company_id=company_id, version=version, occurred_at=now, lane=lane
+    )
 
 
 async def _changed(work: AsyncSession, membership: Membership, *, actor: UserId, now: datetime) -> ChangedMember:

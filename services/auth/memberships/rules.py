@@ -9,7 +9,7 @@ from uuid import UUID
 
 from contracts.errors import DomainError, Kind
 from contracts.events.auth import Delegation, GrantChanged, MembershipStatus, ModuleGrant, PermissionStatus, Scopes
-from contracts.identifiers import UserId
+from contracts.identifiers import CompanyId, UserId
 from contracts.permissions import normalize_permission_key
 from services.auth.permissions.rules import CatalogRow, check_grantable
 
@@ -248,6 +248,14 @@ def top_up(module: str, catalog: Mapping[str, CatalogRow], given: Iterable[tuple
     )
 
 
+def parse_key(key: str) -> tuple[CompanyId, UserId]:
+    """Company and person of a key on the topic, in the one form it has. Raises ValueError."""
+    company_id, user_id = (UUID(part) for part in key.split("/"))
+    if key != f"{company_id}/{user_id}":
+        raise ValueError("not the one form of a key")
+    return CompanyId(company_id), UserId(user_id)
+
+
 def grant_changed(
     user_id: UserId,
     standing: Standing,
@@ -262,3 +270,8 @@ def grant_changed(
         modules=tuple(sorted(modules, key=lambda each: each.key)),
         delegations=tuple(delegations),
     )
+
+
+def removed(user_id: UserId) -> GrantChanged:
+    """What is published of a membership there is not: it gives nothing."""
+    return grant_changed(user_id, NOBODY)

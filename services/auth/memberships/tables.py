@@ -2,7 +2,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, Text, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import DateTime
@@ -35,7 +35,7 @@ class Membership(Base):
     status: Mapped[str] = mapped_column(Text)
     superadmin: Mapped[bool]
     #: One more with every write of this row and of what hangs on it.
-    version: Mapped[int]
+    version: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     #: False for rows older than publishing, until they are published once.
     published: Mapped[bool] = mapped_column(default=True)
@@ -72,6 +72,7 @@ class GrantedPermission(Base):
         ForeignKeyConstraint(["module", "key"], ["permissions.module", "permissions.key"]),
         CheckConstraint("valid_until > granted_at", name="ends_after_its_grant"),
         Index(None, "module", "key"),
+        Index(None, "valid_until", postgresql_where=text("valid_until is not null")),
     )
 
     company_id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -112,6 +113,7 @@ class DelegationRow(Base):
         ),
         CheckConstraint("valid_until > granted_at", name="ends_after_its_grant"),
         CheckConstraint("granted_by <> user_id", name="is_not_of_oneself"),
+        Index(None, "valid_until", postgresql_where=text("valid_until is not null")),
     )
 
     company_id: Mapped[UUID] = mapped_column(primary_key=True)

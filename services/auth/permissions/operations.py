@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import select, text
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chassis.seeds import Seed
@@ -11,7 +12,7 @@ from contracts.events.auth import PermissionsChanged
 from contracts.identifiers import PLATFORM_COMPANY_ID
 from contracts.permissions import PERMISSIONS
 from contracts.topics import TOPICS
-from infra.outbox.writer import Revision, publish_state
+from infra.outbox.writer import Lane, Revision, next_version, publish_state
 from services.auth.database import Base
 from services.auth.permissions import rules
 from services.auth.permissions.tables import PermissionRow, PublishedModule, read_catalog
@@ -70,14 +71,51 @@ async def publish_changed(work: AsyncSession, *, now: datetime) -> list[Revision
     return revisions
 
 
-async def republish(work: AsyncSession, key: str, *, now: datetime) -> Revision | None:
+def is_key(key: str) -> bool:
+    """Whether the text can be a module's key."""
+    return rules.is_key(key)
+
+
+async def keys(work: AsyncSession, *, after: str | None, limit: int) -> list[str]:
+    """The modules that were published, in order, from behind `after` on."""
+    rows = select(PublishedModule.module).order_by(PublishedModule.module).limit(limit)
+    return list(await work.scalars(rows if after is None else rows.where(PublishedModule.module > after)))
+
+
+async def republish(
+    work: AsyncSession, key: str, *, now: datetime, above: int | None = None, lane: Lane = Lane.INTERACTIVE
+) -> Revision | None:
     """Publish again what was last published of a module; None for a module that never was."""
+    if not rules.is_key(key):
+        return None
     published = await work.get(PublishedModule, key, with_for_update=True, populate_existing=True)
     if published is None:
         return None
+    published.version = next_version(published.version, above)
     payload = PermissionsChanged.model_validate_json(json.dumps(published.state))
-    return await _publish(work, payload, published.version, now)
+    return await _publish(work, payload, published.version, now, lane)
 
 
-async def _publish(work: AsyncSession, payload: PermissionsChanged, version: int, now: datetime) -> Revision:
-    return await publish_state(work, TOPIC, payload, company_id=PLATFORM_COMPANY_ID, version=version, occurred_at=now)
+async def withdraw(
+    work: AsyncSession, key: str, *, now: datetime, above: int | None = None, lane: Lane = Lane.INTERACTIVE
+) -> Revision | None:
+    """Publish of a module that never was published that none of its rows gives anything."""
+    payload, version = rules.nothing_granted(key), next_version(0, above)
+    await work.execute(
+        insert(PublishedModule)
+        .values(module=key, version=version, state=payload.model_dump(mode="json"))
+        .on_conflict_do_nothing()
+    )
+    # Where somebody published it meanwhile, that is what it is.
+    published = await work.get_one(PublishedModule, key, with_for_update=True, populate_existing=True)
+    published.version = max(published.version, version)
+    payload = PermissionsChanged.model_validate_json(json.dumps(published.state))
+    return await _publish(work, payload, published.version, now, lane)
+
+
+async def _publish(
+    work: AsyncSession, payload: PermissionsChanged, version: int, now: datetime, lane: Lane = Lane.INTERACTIVE
+) -> Revision:
+    return await publish_state(
+        work, TOPIC, payload, company_id=PLATFORM_COMPANY_ID, version=version, occurred_at=now, lane=lane
+    )

@@ -1,10 +1,14 @@
 """Which permission rows may be granted, and what is published of a module's rows (domain §1.2, §2)."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from contracts.errors import DomainError, Kind
 from contracts.events.auth import PermissionsChanged, PermissionState, PermissionStatus
+
+_MODULE_KEY: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
 class ModuleUnknownError(DomainError):
@@ -75,6 +79,11 @@ def check_grantable(key: str, row: CatalogRow | None) -> None:
             raise PermissionRemovedError(key)
 
 
+def is_key(key: str) -> bool:
+    """Whether the text can be a module's key."""
+    return _MODULE_KEY.fullmatch(key) is not None
+
+
 def scope_types_of(rows: Iterable[CatalogRow]) -> tuple[str, ...]:
     """The scope types a module declares: those of its rows, in alphabetical order."""
     return tuple(sorted({scope_type for row in rows for scope_type in row.scope_types}))
@@ -89,3 +98,8 @@ def permissions_changed(module: str, rows: Iterable[CatalogRow]) -> PermissionsC
             for row in sorted(rows, key=lambda each: each.key)
         ),
     )
+
+
+def nothing_granted(module: str) -> PermissionsChanged:
+    """What is published of a module the catalog does not have: a row that is not named gives nothing."""
+    return permissions_changed(module, ())

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from contracts.events.auth import SessionsChanged
 from contracts.identifiers import PLATFORM_COMPANY_ID, UserId, new_id
 from contracts.topics import TOPICS
-from infra.outbox.writer import Revision, publish_state
+from infra.outbox.writer import Lane, Revision, next_version, publish_state
 from infra.passwords import PasswordHasher
 from middleware.identity import Identity
 from middleware.token import AccessToken, TokenIssuer
@@ -136,16 +136,55 @@ async def is_live(work: AsyncSession, identity: Identity) -> bool:
     return identity.generation >= await _generation(work, identity.user_id)
 
 
-async def republish(work: AsyncSession, key: str, *, now: datetime) -> Revision | None:
-    """Publish again which tokens of a person are void, under its version; None where nothing was told yet."""
+def is_key(key: str) -> bool:
+    """Whether the text is the key of a person, there or not."""
     try:
-        user_id = UUID(key)
+        rules.parse_key(key)
     except ValueError:
+        return False
+    return True
+
+
+async def keys(work: AsyncSession, *, after: str | None, limit: int) -> list[str]:
+    """The keys of people something was told of, in order, from behind `after` on."""
+    rows = select(TokenGeneration.user_id).order_by(TokenGeneration.user_id).limit(limit)
+    if after is not None:
+        rows = rows.where(TokenGeneration.user_id > rules.parse_key(after))
+    return [str(user_id) for user_id in await work.scalars(rows)]
+
+
+async def republish(
+    work: AsyncSession, key: str, *, now: datetime, above: int | None = None, lane: Lane = Lane.INTERACTIVE
+) -> Revision | None:
+    """Publish again which tokens of a person are void; None where nothing was told yet."""
+    if not is_key(key):
         return None
-    told = await work.get(TokenGeneration, user_id, with_for_update=True, populate_existing=True)
+    told = await work.get(TokenGeneration, rules.parse_key(key), with_for_update=True, populate_existing=True)
     if told is None:
         return None
-    return await _publish(work, told, rules.revocations(await _ended(work, told), told.generation, now), now)
+    told.version = next_version(told.version, above)
+    return await _publish(work, told, rules.revocations(await _ended(work, told), told.generation, now), now, lane)
+
+
+async def withdraw(
+    work: AsyncSession, key: str, *, now: datetime, above: int | None = None, lane: Lane = Lane.INTERACTIVE
+) -> Revision | None:
+    """Publish of a person nothing was told of which tokens are void: none, or all where there is no such person."""
+    user_id, version = rules.parse_key(key), next_version(0, above)
+    if await work.get(User, user_id) is None:
+        nobody = TokenGeneration(user_id=user_id, version=version)
+        return await _publish(work, nobody, rules.nothing_valid(), now, lane)
+    await work.execute(
+        insert(TokenGeneration)
+        .values(
+            user_id=user_id, generation=rules.FIRST_GENERATION, since=now - rules.TOKEN_LIFETIME_MAX, version=version
+        )
+        .on_conflict_do_nothing()
+    )
+    # Where somebody made it meanwhile, that is what it is.
+    told = await work.get_one(TokenGeneration, user_id, with_for_update=True, populate_existing=True)
+    told.version = max(told.version, version)
+    return await _publish(work, told, rules.revocations(await _ended(work, told), told.generation, now), now, lane)
 
 
 async def _end(work: AsyncSession, session: Session, now: datetime) -> Revision:
@@ -174,7 +213,11 @@ async def _ended(work: AsyncSession, told: TokenGeneration) -> list[tuple[UUID, 
 
 
 async def _publish(
-    work: AsyncSession, told: TokenGeneration, revocations: rules.Revocations, now: datetime
+    work: AsyncSession,
+    told: TokenGeneration,
+    revocations: rules.Revocations,
+    now: datetime,
+    lane: Lane = Lane.INTERACTIVE,
 ) -> Revision:
     payload = SessionsChanged(user_id=UserId(told.user_id), min_gen=revocations.generation, revoked=revocations.revoked)
     return await publish_state(
@@ -185,6 +228,7 @@ async def _publish(
         version=told.version,
         occurred_at=now,
         actor_user_id=UserId(told.user_id),
+        lane=lane,
     )
 
 

@@ -12,6 +12,8 @@ from uuid import UUID
 
 from contracts.errors import DomainError, Kind
 from contracts.events.auth import RevokedSession
+from contracts.identifiers import UserId
+from contracts.payload import INTEGER_MAX
 
 FAILED_ATTEMPTS_MAX: Final = 10
 FAILED_ATTEMPTS_WINDOW: Final = timedelta(minutes=15)
@@ -122,6 +124,19 @@ def revocations(ended: Iterable[tuple[UUID, datetime]], generation: int, now: da
     if len(revoked) > REVOKED_SESSIONS_MAX:
         return Revocations(generation + 1, ())
     return Revocations(generation, revoked)
+
+
+def nothing_valid() -> Revocations:
+    """What is published of a person there is not: no token is of a generation that high."""
+    return Revocations(INTEGER_MAX, ())
+
+
+def parse_key(key: str) -> UserId:
+    """The person of a key on the topic, in the one form it has. Raises ValueError."""
+    user_id = UUID(key)
+    if key != str(user_id):
+        raise ValueError("not the one form of a key")
+    return UserId(user_id)
 
 
 class RefreshOutcome(Enum):

@@ -13,7 +13,7 @@ from contracts.events.auth import SigningKeyChanged, SigningKeyStatus
 from contracts.identifiers import PLATFORM_COMPANY_ID, new_id
 from contracts.topics import TOPICS
 from infra.clock import Clock
-from infra.outbox.writer import Revision, publish_state
+from infra.outbox.writer import Lane, Revision, next_version, publish_state
 from infra.postgres.database import Database
 from middleware.token import SigningKey
 from services.auth.signing_keys import rules
@@ -48,15 +48,60 @@ async def prepare_keys(
     return used
 
 
-async def republish(work: AsyncSession, key: str, *, now: datetime) -> Revision | None:
-    """Publish a key again under its version; None for an unknown one."""
+async def republish(
+    work: AsyncSession, key: str, *, now: datetime, above: int | None = None, lane: Lane = Lane.INTERACTIVE
+) -> Revision | None:
+    """Publish a key again; None for an unknown one."""
+    if not rules.is_key(key):
+        return None
     row = await work.get(SigningKeyRow, key, with_for_update=True, populate_existing=True)
-    return None if row is None else await _publish(work, row, now)
+    if row is None:
+        return None
+    row.version = next_version(row.version, above)
+    return await _publish(work, row, now, lane)
 
 
-async def _publish(work: AsyncSession, row: SigningKeyRow, now: datetime) -> Revision:
+class SigningKeySource:
+    """The signing keys as a relay asks for them. Also of a key there is not, only what the root key signed is read."""
+
+    def __init__(self, root: Ed25519PrivateKey) -> None:
+        self._root = root
+
+    def is_key(self, key: str) -> bool:
+        """Whether the text can be a key id."""
+        return rules.is_key(key)
+
+    async def keys(self, work: AsyncSession, *, after: str | None, limit: int) -> list[str]:
+        """The key ids, in order, from behind `after` on."""
+        rows = select(SigningKeyRow.kid).order_by(SigningKeyRow.kid).limit(limit)
+        return list(await work.scalars(rows if after is None else rows.where(SigningKeyRow.kid > after)))
+
+    async def republish(
+        self, work: AsyncSession, key: str, *, now: datetime, above: int | None = None, lane: Lane = Lane.INTERACTIVE
+    ) -> Revision | None:
+        """Publish a key again; None for an unknown one."""
+        return await republish(work, key, now=now, above=above, lane=lane)
+
+    async def withdraw(
+        self, work: AsyncSession, key: str, *, now: datetime, above: int | None = None, lane: Lane = Lane.INTERACTIVE
+    ) -> Revision | None:
+        """Publish a key there is not as revoked. Its id is never made again, so nothing has to go on from there."""
+        unsigned = rules.revoked(key, _base64url(self._root.public_key().public_bytes_raw()))
+        signature = _base64url(self._root.sign(unsigned.signed_bytes()))
+        return await publish_state(
+            work,
+            TOPIC,
+            unsigned.model_copy(update={"signature": signature}),
+            company_id=PLATFORM_COMPANY_ID,
+            version=next_version(0, above),
+            occurred_at=now,
+            lane=lane,
+        )
+
+
+async def _publish(work: AsyncSession, row: SigningKeyRow, now: datetime, lane: Lane = Lane.INTERACTIVE) -> Revision:
     return await publish_state(
-        work, TOPIC, published(row), company_id=PLATFORM_COMPANY_ID, version=row.version, occurred_at=now
+        work, TOPIC, published(row), company_id=PLATFORM_COMPANY_ID, version=row.version, occurred_at=now, lane=lane
     )
 
 
@@ -131,11 +176,17 @@ class KeyRing:
         self._public: dict[str, tuple[Ed25519PublicKey, datetime, datetime]] = {}
         self._unknown_until: datetime | None = None
 
+    @property
+    def source(self) -> SigningKeySource:
+        """The stored keys, as a relay asks for them."""
+        return SigningKeySource(self._root)
+
     async def signing_key(self) -> SigningKey:
         """The key to sign with now. Raises SigningKeyPendingError."""
-        now = self._clock()
-        if self._current is None or not self._current.may_sign(now):
-            self._current = self._held(await self.prepare(), now)
+        if self._current is None or not self._current.may_sign(self._clock()):
+            keys = await self.prepare()
+            # Not the time from before: a key that was made just now signs from now on.
+            self._current = self._held(keys, self._clock())
         return self._current.signing_key
 
     async def prepare(self) -> list[SigningKeyRow]:

@@ -1,12 +1,14 @@
 """How long a signing key is used, and when its successor is made."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from math import ceil
 from typing import Final
 
 from contracts.errors import DomainError, Kind
+from contracts.events.auth import SigningKeyChanged, SigningKeyStatus
 
 #: A key signs for this long and is verified for as long as the last token it signed lives.
 SIGNING_PERIOD: Final = timedelta(days=90)
@@ -15,6 +17,9 @@ VERIFICATION_OVERLAP: Final = timedelta(hours=1)
 PUBLICATION_LEAD: Final = timedelta(seconds=300)
 #: How long before the end of the last key its successor is made; a day without Kafka delays no sign-in.
 SUCCESSOR_LEAD: Final = timedelta(days=2)
+_KID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,120}")
+_NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_UNSIGNED: Final = "A" * 86
 
 
 class SigningKeyPendingError(DomainError):
@@ -47,6 +52,24 @@ def next_period(periods: Iterable[Period], now: datetime) -> Period | None:
     else:
         return None
     return Period(signs_from, signs_from + SIGNING_PERIOD + VERIFICATION_OVERLAP)
+
+
+def is_key(key: str) -> bool:
+    """Whether the text can be a key id."""
+    return _KID.fullmatch(key) is not None
+
+
+def revoked(kid: str, public_key: str) -> SigningKeyChanged:
+    """What is published of a key there is not, for the root key to sign: no token is to be believed with it."""
+    return SigningKeyChanged(
+        kid=kid,
+        algorithm="EdDSA",
+        public_key=public_key,
+        not_before=_NEVER,
+        not_after=_NEVER + timedelta(seconds=1),
+        status=SigningKeyStatus.REVOKED,
+        signature=_UNSIGNED,
+    )
 
 
 def may_sign(not_before: datetime, not_after: datetime, now: datetime) -> bool:

@@ -1,12 +1,16 @@
 """What the catalog means: which modules a package turns on, where an add-on fits, what is known at all."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from contracts.errors import DomainError, Kind
 from contracts.events.checkout import Item
-from contracts.events.entitlements import AddonChanged, ModuleChanged, PackageChanged, PriceChanged
+from contracts.events.entitlements import AddonChanged, CatalogStatus, ModuleChanged, PackageChanged, PriceChanged
 from contracts.payload import Payload
+
+_KEY: Final = re.compile(r"(module|package|addon|price)/([a-z][a-z0-9_]{0,63})")
 
 
 class ItemUnknownError(DomainError):
@@ -21,6 +25,37 @@ class ModuleUnknownError(DomainError):
     kind = Kind.NOT_FOUND
     code = "module_unknown"
     title = "There is no such module"
+
+
+def parse_key(key: str) -> tuple[str, str]:
+    """Kind and key of a row by its key on the topic. Raises ValueError."""
+    matched = _KEY.fullmatch(key)
+    if matched is None:
+        raise ValueError("no kind and key of a row")
+    return matched[1], matched[2]
+
+
+def retired(kind: str, key: str) -> Payload:
+    """What is published of a row there is not: it is sold no more, and gives nothing to who bought it."""
+    label, status = key, CatalogStatus.RETIRED
+    match kind:
+        case "module":
+            return ModuleChanged(key=key, type="addon", label=label, compatible_bases=(), status=status)
+        case "package":
+            return PackageChanged(key=key, label=label, base_module=None, addon_modules=(), trial_days=0, status=status)
+        case "addon":
+            return AddonChanged(key=key, label=label, capability=key, modules=(), status=status)
+        case _:
+            return PriceChanged(
+                key=key,
+                item_kind="package",
+                item_key=key,
+                amount_minor=0,
+                currency="USD",
+                interval="month",
+                placeholder=True,
+                status=status,
+            )
 
 
 @dataclass(frozen=True)

@@ -147,6 +147,16 @@ class Price(Base):
     published_version: Mapped[int] = mapped_column(BigInteger, default=0)
 
 
+class WithdrawnKey(Base):
+    """A key of the topic, `kind/key`, that was published as retired without a row. A row of it goes on from there."""
+
+    __tablename__ = "withdrawn_catalog_keys"
+    __table_args__ = (CheckConstraint("version >= 1", name="version_is_positive"),)
+
+    key: Mapped[str] = mapped_column(Text, primary_key=True)
+    version: Mapped[int] = mapped_column(BigInteger)
+
+
 async def read_catalog(work: AsyncSession) -> Catalog:
     """The whole catalog as its rules see it; some thirty rows."""
     bases = await _pairs(work, CompatibleBase.addon_key, CompatibleBase.base_key)

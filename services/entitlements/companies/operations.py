@@ -12,7 +12,7 @@ from contracts.envelope import Envelope
 from contracts.events.entitlements import EntitlementChanged
 from contracts.identifiers import CompanyId, UserId
 from contracts.topics import PAYLOADS, TOPICS
-from infra.outbox.writer import Revision, publish_state
+from infra.outbox.writer import Lane, Revision, next_version, publish_state
 from services.entitlements.catalog.rules import Catalog
 from services.entitlements.catalog.tables import read_catalog
 from services.entitlements.companies import rules
@@ -73,14 +73,60 @@ async def restore(work: AsyncSession, company_id: CompanyId, *, actor: UserId, n
     return await _changed(work, company, actor=actor, now=now)
 
 
-async def republish(work: AsyncSession, key: str, *, now: datetime) -> Revision | None:
-    """Publish a company's state again under its version; None for one nothing was published for."""
+async def publish_ended(work: AsyncSession, *, now: datetime, limit: int) -> list[Revision | None]:
+    """Publish the entitlement of companies of which something has ended; one for each that was looked at, at most
+    `limit`. None where its state is the same without it. Each end is published once, whoever asks and how often.
+    """
+    companies = await work.scalars(
+        select(Company)
+        .where(Company.next_end <= now)
+        .order_by(Company.next_end, Company.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+        .execution_options(populate_existing=True)
+    )
+    return [await _publish_if_changed(work, company, now=now) for company in list(companies)]
+
+
+def is_key(key: str) -> bool:
+    """Whether the text is the key of a company, there or not."""
     try:
-        company_id = UUID(key)
+        rules.parse_key(key)
     except ValueError:
+        return False
+    return True
+
+
+async def keys(work: AsyncSession, *, after: str | None, limit: int) -> list[str]:
+    """The keys of companies something was published for, in order, from behind `after` on."""
+    rows = select(Company.id).where(Company.version > 0).order_by(Company.id).limit(limit)
+    if after is not None:
+        rows = rows.where(Company.id > rules.parse_key(after))
+    return [str(company_id) for company_id in await work.scalars(rows)]
+
+
+async def republish(
+    work: AsyncSession, key: str, *, now: datetime, above: int | None = None, lane: Lane = Lane.INTERACTIVE
+) -> Revision | None:
+    """Publish a company's state again; None for one nothing was published for."""
+    if not is_key(key):
         return None
-    company = await work.get(Company, company_id, with_for_update=True, populate_existing=True)
-    return None if company is None or company.state is None else await _publish(work, company, now=now)
+    company = await work.get(Company, rules.parse_key(key), with_for_update=True, populate_existing=True)
+    if company is None or company.state is None:
+        return None
+    company.version = next_version(company.version, above)
+    return await _publish(work, company, now=now, lane=lane)
+
+
+async def withdraw(
+    work: AsyncSession, key: str, *, now: datetime, above: int | None = None, lane: Lane = Lane.INTERACTIVE
+) -> Revision | None:
+    """Publish that a company nothing was published for is entitled to nothing; its row goes on from there."""
+    company = await _locked(work, rules.parse_key(key))
+    if company.state is None:
+        company.state = rules.nothing().model_dump(mode="json")
+    company.version = max(company.version, next_version(0, above))
+    return await _publish(work, company, now=now, lane=lane)
 
 
 async def entitlement_of(work: AsyncSession, company_id: CompanyId, *, now: datetime) -> CompanyEntitlement:
@@ -124,6 +170,7 @@ async def _publish_if_changed(
     entitlement = await _derived(work, CompanyId(company.id), await read_catalog(work))
     state = rules.published(entitlement, suspended=company.suspended_at is not None, now=now)
     stored = state.model_dump(mode="json")
+    company.next_end = rules.next_end(entitlement, now)
     if stored == company.state:
         return None
     company.state, company.version = stored, company.version + 1
@@ -138,6 +185,7 @@ async def _publish(
     actor: UserId | None = None,
     correlation_id: UUID | None = None,
     causation_id: UUID | None = None,
+    lane: Lane = Lane.INTERACTIVE,
 ) -> Revision:
     return await publish_state(
         work,
@@ -149,6 +197,7 @@ async def _publish(
         actor_user_id=actor,
         correlation_id=correlation_id,
         causation_id=causation_id,
+        lane=lane,
     )
 
 

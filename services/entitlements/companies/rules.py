@@ -31,6 +31,7 @@ from contracts.events.entitlements import (
     ModuleChanged,
     ModuleEntitlement,
 )
+from contracts.identifiers import CompanyId
 from services.entitlements.catalog.rules import Catalog
 
 PurchaseFactData: TypeAlias = (
@@ -52,6 +53,14 @@ class CompanyUnknownError(DomainError):
     kind = Kind.NOT_FOUND
     code = "company_unknown"
     title = "There is no such company"
+
+
+def parse_key(key: str) -> CompanyId:
+    """The company of a key on the topic, in the one form it has. Raises ValueError."""
+    company_id = UUID(key)
+    if key != str(company_id):
+        raise ValueError("not the one form of a key")
+    return CompanyId(company_id)
 
 
 def check_own(asked: UUID, own: UUID) -> None:
@@ -242,9 +251,12 @@ def _capabilities(until: Mapping[Item, datetime], modules: set[str], catalog: Ca
 
 
 def published(entitlement: Entitlement, *, suspended: bool, now: datetime) -> EntitlementChanged:
-    """The state readers judge by. Capabilities travel without an end, so those that are over at `now` are left out."""
-    base = entitlement.base
-    status = EntitlementStatus.SUSPENDED if suspended else entitlement.status
+    """The state readers judge by, without what is over at `now`. They judge the other ends by the clock themselves,
+    except those of capabilities, which travel without.
+    """
+    base = _live(entitlement.base, now)
+    over = EntitlementStatus.ENDED if base is None and entitlement.base is not None else entitlement.status
+    status = EntitlementStatus.SUSPENDED if suspended else over
     held = (
         BaseEntitlement(
             module=base.module,
@@ -254,14 +266,36 @@ def published(entitlement: Entitlement, *, suspended: bool, now: datetime) -> En
         if base is not None
         else None
     )
-    if suspended:
+    if suspended or base is None:
         return EntitlementChanged(status=status, base=held, modules=(), capabilities=())
     return EntitlementChanged(
         status=status,
         base=held,
-        modules=tuple(ModuleEntitlement(key=each.key, valid_until=each.valid_until) for each in entitlement.modules),
+        modules=tuple(
+            ModuleEntitlement(key=each.key, valid_until=each.valid_until)
+            for each in entitlement.modules
+            if now < each.valid_until
+        ),
         capabilities=tuple(each.key for each in entitlement.capabilities if now < each.valid_until),
     )
+
+
+def nothing() -> EntitlementChanged:
+    """What is published of a company that never bought anything."""
+    return EntitlementChanged(status=EntitlementStatus.NONE, base=None, modules=(), capabilities=())
+
+
+def next_end(entitlement: Entitlement, now: datetime) -> datetime | None:
+    """When something of what is live at `now` ends first; None where nothing is."""
+    base = _live(entitlement.base, now)
+    if base is None:
+        return None
+    ends = (base.valid_until, *(each.valid_until for each in (*entitlement.modules, *entitlement.capabilities)))
+    return min(end for end in ends if now < end)
+
+
+def _live(base: BaseHeld | None, now: datetime) -> BaseHeld | None:
+    return base if base is not None and now < base.valid_until else None
 
 
 class Ground(StrEnum):

@@ -17,6 +17,7 @@ class Company(Base):
     __table_args__ = (
         CheckConstraint("version >= 0", name="version_is_not_negative"),
         CheckConstraint("(version = 0) = (state is null)", name="has_a_state_once_published"),
+        Index(None, "next_end"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -25,6 +26,8 @@ class Company(Base):
     #: The state published last, as the event's data.
     state: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True), default=None)
     suspended_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True), default=None)
+    #: When the state published last is to be derived anew, because something in it ends.
+    next_end: Mapped[datetime | None] = mapped_column(DateTime(timezone=True), default=None)
 
 
 class PurchaseFact(Base):

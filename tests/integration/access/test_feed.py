@@ -2,48 +2,21 @@
 
 import random
 from datetime import UTC, datetime, timedelta
-from uuid import UUID
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from access import digest
-from access.decision import Decision, Requirement
+from access.decision import Requirement
 from access.freshness import Bounds, Clocks
-from access.path import AccessPath
 from access.unknown import StateUnknownError
 from contracts.events.auth import MembershipStatus, RevokedSession, SessionsChanged, SigningKeyStatus
 from contracts.identifiers import UserId, new_id
 from contracts.problems import Reason
-from infra.kafka.connection import KafkaConnection
+from infra.kafka.clients import Kafka
 from tests.harness.access import Sources, catalog, entitled, grant, signing_key, standing_clocks
 from tests.harness.clock import FakeClock
-from tests.integration.access.conftest import Instance, StartInstance
-
-READ = Requirement.of("finance.expenses.read")
-APPROVE = Requirement.of("finance.expenses.approve")
-
-
-async def publish_allowed(sources: Sources) -> None:
-    await sources.publish(catalog())
-    await sources.publish(entitled("finance"))
-    await sources.publish(grant(sources.user_id))
-
-
-def asked(instance: Instance, sources: Sources, user_id: UUID | None = None, *, reading: bool = True) -> Decision:
-    return instance.path.decide(sources.company_id, user_id or sources.user_id, READ, reading=reading)
-
-
-def reason(instance: Instance, sources: Sources, user_id: UUID | None = None) -> Reason | None:
-    return asked(instance, sources, user_id).reason
-
-
-async def until_reason(instance: Instance, sources: Sources, expected: Reason | None) -> None:
-    await instance.until(lambda _: reason(instance, sources) is expected, f"the answer is {expected}")
-
-
-def is_ready(path: AccessPath) -> bool:
-    return path.ready.is_ready
+from tests.integration.access.asking import asked, is_ready, publish_allowed, reason, until_reason
+from tests.integration.access.conftest import StartInstance
 
 
 async def test_grant_and_revocation_arrive(sources: Sources, start_instance: StartInstance) -> None:
@@ -66,11 +39,11 @@ async def test_nothing_is_decided_before_a_heartbeat_that_proves_every_partition
     sources: Sources, start_instance: StartInstance
 ) -> None:
     await publish_allowed(sources)
-    instance = await start_instance()
-    await instance.until(lambda path: bool(path.cache.record_count() >= 3), "the records are applied")
-    assert reason(instance, sources) is Reason.STATE_UNKNOWN
     await sources.beat(left_out=1)
     await sources.beat(ahead=1)
+    instance = await start_instance()
+    await instance.until(lambda path: bool(path.cache.positions(0)), "the records are applied")
+    assert reason(instance, sources) is Reason.STATE_UNKNOWN
     await sources.beat(as_of=datetime.now(UTC) - timedelta(seconds=30))
     await instance.until(
         lambda path: all(owner.as_of for owner in path.cache.head().owners), "the old heartbeat is applied"
@@ -78,6 +51,30 @@ async def test_nothing_is_decided_before_a_heartbeat_that_proves_every_partition
     assert not is_ready(instance.path)
     await sources.beat()
     await until_reason(instance, sources, None)
+
+
+async def test_who_asked_is_told_of_what_decides(sources: Sources, start_instance: StartInstance) -> None:
+    await publish_allowed(sources)
+    await sources.beat()
+    instance = await start_instance()
+    await until_reason(instance, sources, None)
+    assert {(each.topic, each.epoch, each.version) for each in instance.applied} == {
+        ("auth.permissions.v1", 1, 1),
+        ("entitlements.companies.v1", 1, 1),
+        ("auth.memberships.v1", 1, 1),
+    }
+    assert len({each.event_id for each in instance.applied}) == 3
+    instance.applied.clear()
+    # Older ones and what cannot be read decide nothing.
+    await sources.publish(grant(sources.user_id), version=1)
+    await sources.send_raw("auth.memberships.v1", f"{sources.company_id}/{new_id()}".encode(), b"{")
+    await sources.publish(grant(sources.user_id, permissions=()))
+    await until_reason(instance, sources, Reason.PERMISSION_MISSING)
+    assert [(each.topic, each.version) for each in instance.applied] == [("auth.memberships.v1", 2)]
+    # Neither does what a rebuild reads again.
+    instance.path.request_rebuild()
+    await instance.until(lambda path: path.status().generation == 2, "the other generation is active")
+    assert len(instance.applied) == 1
 
 
 async def test_older_states_never_come_back(sources: Sources, start_instance: StartInstance) -> None:
@@ -112,7 +109,7 @@ async def test_a_restart_goes_on_from_the_stored_offsets(sources: Sources, start
     await instance.stop()
     await sources.publish(grant(sources.user_id, status=MembershipStatus.REMOVED))
     await sources.beat()
-    instance.start(instance.kafka)
+    instance.start()
     # Ready at once from what it had, then on from there.
     assert instance.path.status().positions == stored
     assert reason(instance, sources) is None
@@ -121,7 +118,7 @@ async def test_a_restart_goes_on_from_the_stored_offsets(sources: Sources, start
 
 
 async def test_without_kafka_it_decides_until_the_bound(
-    sources: Sources, start_instance: StartInstance, unreachable: KafkaConnection
+    sources: Sources, start_instance: StartInstance, unreachable: Kafka
 ) -> None:
     clock = FakeClock(datetime.now(UTC))
     clocks = standing_clocks(clock)
@@ -151,7 +148,7 @@ async def test_without_kafka_it_decides_until_the_bound(
 
 
 async def test_another_boot_starts_from_nothing(
-    sources: Sources, start_instance: StartInstance, unreachable: KafkaConnection
+    sources: Sources, start_instance: StartInstance, unreachable: Kafka
 ) -> None:
     await publish_allowed(sources)
     await sources.beat()
@@ -280,61 +277,6 @@ async def test_a_restored_owner_is_unknown_until_it_has_published_all(
     await instance.until(lambda _: reason(instance, sources, new_id()) is Reason.NOT_A_MEMBER, "the epoch is complete")
 
 
-async def test_a_rebuild_equals_what_it_replaces(sources: Sources, start_instance: StartInstance) -> None:
-    await publish_allowed(sources)
-    for number in range(20):
-        user = UserId(new_id())
-        await sources.publish(grant(user, scopes={"business_unit": (str(new_id()),), "event": "*"}))
-        if number % 3 == 0:
-            await sources.publish(
-                grant(user, permissions={"finance.expenses.approve": datetime(2030, 1, 1, tzinfo=UTC)})
-            )
-    await sources.beat()
-    instance = await start_instance()
-    await until_reason(instance, sources, None)
-    before = digest.digests(instance.path.cache)
-    assert len(before) == 23
-    instance.path.request_rebuild()
-    await instance.until(lambda path: path.status().generation == 2, "the other generation is active")
-    assert digest.digests(instance.path.cache) == before
-    assert digest.combined(digest.digests(instance.path.cache)) == digest.combined(before)
-    assert reason(instance, sources) is None
-    await sources.publish(grant(sources.user_id, permissions=()))
-    await until_reason(instance, sources, Reason.PERMISSION_MISSING)
-    assert digest.digests(instance.path.cache) != before
-
-
-async def test_another_topic_under_the_name_starts_the_cache_over(
-    sources: Sources, start_instance: StartInstance
-) -> None:
-    await publish_allowed(sources)
-    await sources.beat()
-    instance = await start_instance()
-    await until_reason(instance, sources, None)
-    sources.topic_id = "B" * 22
-    await sources.beat()
-    await instance.until(lambda path: path.status().generation == 2, "the cache started over")
-    await sources.beat()
-    await until_reason(instance, sources, None)
-
-
-async def test_offsets_the_log_does_not_have_start_the_cache_over(
-    sources: Sources, start_instance: StartInstance
-) -> None:
-    await publish_allowed(sources)
-    await sources.beat()
-    instance = await start_instance()
-    await until_reason(instance, sources, None)
-    await instance.stop()
-    instance.start(instance.kafka)
-    instance.task.cancel()
-    instance.path.cache.apply(0, (), {("auth.memberships.v1", 0): 1000})
-    await instance.restart()
-    await instance.until(lambda path: path.status().generation == 2, "the cache started over")
-    await sources.beat()
-    await until_reason(instance, sources, None)
-
-
 async def test_keys_and_sessions(sources: Sources, start_instance: StartInstance) -> None:
     key, forger = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
     session, other_session = new_id(), new_id()
@@ -385,14 +327,3 @@ async def test_an_unknown_key_is_unknown_while_keys_are_not_fresh(
     with pytest.raises(StateUnknownError):
         instance.path.signing_key("k2")
     assert instance.path.signing_key("k1") is not None
-
-
-async def test_a_silent_client_is_built_anew(sources: Sources, start_instance: StartInstance) -> None:
-    await publish_allowed(sources)
-    await sources.beat()
-    instance = await start_instance(bounds=Bounds(silence_seconds=0.5))
-    await until_reason(instance, sources, None)
-    first = instance.path._feed._clients_started
-    await instance.until(lambda path: path._feed._clients_started > first + 1, "another client was started")
-    await sources.publish(grant(sources.user_id, permissions=()))
-    await until_reason(instance, sources, Reason.PERMISSION_MISSING)

@@ -3,7 +3,7 @@
 import asyncio
 import base64
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -101,6 +101,16 @@ async def test_the_first_key_signs_at_once_and_is_published_signed_by_the_root(d
     (envelope,) = published.values()
     signature = base64.urlsafe_b64decode(envelope.data.signature + "==")
     ROOT.public_key().verify(signature, envelope.data.signed_bytes())
+
+
+async def test_the_first_key_signs_at_once_on_a_clock_that_goes_on(database: Database) -> None:
+    clock = FakeClock(NOW)
+
+    def goes_on() -> datetime:
+        clock.advance(milliseconds=1)
+        return clock()
+
+    await KeyRing(database, root=ROOT, cipher=Fernet(ENCRYPTION_KEY), clock=goes_on).signing_key()
 
 
 async def test_a_successor_is_published_ahead_and_signs_from_the_end_of_the_last_key(database: Database) -> None:

@@ -59,10 +59,19 @@ class Person:
     company_id: CompanyId
     user_id: UserId
 
-    async def call(self, method: str, path: str, *, company_id: UUID | None = None, **given: Any) -> httpx.Response:
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        company_id: UUID | None = None,
+        headers: Mapping[str, str] | None = None,
+        **given: Any,
+    ) -> httpx.Response:
         token = await ISSUER.issue(Identity(self.user_id, new_id(), 1), datetime.now(UTC))
-        headers = {"Authorization": f"Bearer {token.token}", "Kisum-Company-Id": str(company_id or self.company_id)}
-        return await self.finance.client.request(method, f"/api/finance{path}", headers=headers, **given)
+        own = {"Authorization": f"Bearer {token.token}", "Kisum-Company-Id": str(company_id or self.company_id)}
+        sent = {**own, **(headers or {})}
+        return await self.finance.client.request(method, f"/api/finance{path}", headers=sent, **given)
 
     async def until_known(self) -> None:
         async def answer() -> int | str:

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -18,7 +19,8 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from chassis.migrations import alembic_config
-from contracts.events.auth import GrantChanged, MembershipStatus, ModuleGrant
+from contracts.envelope import Envelope, decode, encode
+from contracts.events.auth import AuthHeartbeatSent, GrantChanged, MembershipStatus, ModuleGrant
 from contracts.events.checkout import Item, TrialStarted
 from contracts.identifiers import CompanyId, UserId, new_id
 from contracts.topics import TOPICS, Topic
@@ -27,10 +29,11 @@ from infra.kafka.clients import KafkaClients
 from infra.kafka.connection import KafkaConnection
 from infra.outbox.relay import Relay
 from infra.outbox.store import OutboxStore
-from infra.outbox.writer import Lane, Revision, publish_fact, publish_state
+from infra.outbox.writer import Lane, Revision, envelop_for, next_version, publish_fact, publish_state
 from infra.postgres.database import Database
 from infra.postgres.provision import ServiceDatabase, provision
 from tests.harness.runtime import Runtime
+from tests.harness.waiting import wait_until
 from tests.integration.outbox.versions import VERSION
 
 BY_NAME = {topic.name: topic for topic in TOPICS}
@@ -39,6 +42,10 @@ HEARTBEATS = BY_NAME["auth.heartbeats.v1"]
 SUBSCRIPTIONS = BY_NAME["checkout.subscriptions.v1"]
 COMPANY = CompanyId(UUID("01900000-0000-7000-8000-000000000001"))
 NOW = datetime(2026, 5, 21, 9, 0, tzinfo=UTC)
+#: Rows by table.
+Backup = Mapping[str, list[asyncpg.Record]]
+_TABLES = ("members", "outbox_publisher", "outbox_partitions", "outbox_states")
+_KEY = re.compile(f"{COMPANY}/01900000-0000-7000-8000-[0-9a-f]{{12}}")
 
 
 def user(number: int) -> UserId:
@@ -69,14 +76,59 @@ async def publish_trial(work: AsyncSession, company: CompanyId, version: int) ->
     return await publish_fact(work, SUBSCRIPTIONS, fact, company_id=company, version=version, occurred_at=NOW)
 
 
-async def republish_grant(work: AsyncSession, key: str) -> Revision | None:
-    """As a service would: lock the row, publish what it says."""
-    found = await work.execute(text("select version, status from members where key = :key for update"), {"key": key})
-    row = found.first()
-    if row is None:
-        return None
-    number = int(key.rpartition("-")[2], 16)
-    return await publish_grant(work, number, row.version, status=MembershipStatus(row.status))
+class Members:
+    """The rows as a service would give them to its relay: locked, and published as they are."""
+
+    def is_key(self, key: str) -> bool:
+        return _KEY.fullmatch(key) is not None
+
+    async def keys(self, work: AsyncSession, *, after: str | None, limit: int) -> list[str]:
+        found = await work.scalars(
+            text("select key from members where key > :after order by key limit :limit"),
+            {"after": after or "", "limit": limit},
+        )
+        return list(found)
+
+    async def republish(
+        self, work: AsyncSession, key: str, *, now: datetime, above: int | None = None, lane: Lane = Lane.INTERACTIVE
+    ) -> Revision | None:
+        assert now is not None
+        locked = text("select version, status from members where key = :key for update")
+        row = (await work.execute(locked, {"key": key})).first()
+        if row is None:
+            return None
+        version = next_version(row.version, above)
+        await work.execute(
+            text("update members set version = :version where key = :key"), {"version": version, "key": key}
+        )
+        return await publish_grant(work, _number_of(key), version, status=MembershipStatus(row.status), lane=lane)
+
+    async def withdraw(
+        self, work: AsyncSession, key: str, *, now: datetime, above: int | None = None, lane: Lane = Lane.INTERACTIVE
+    ) -> Revision | None:
+        assert now is not None
+        version = next_version(0, above)
+        await work.execute(
+            text("insert into members values (:key, :version, 'removed')"), {"key": key, "version": version}
+        )
+        return await publish_grant(work, _number_of(key), version, status=MembershipStatus.REMOVED, lane=lane)
+
+
+def _number_of(key: str) -> int:
+    return int(key.rpartition("-")[2], 16)
+
+
+def record_of(number: int, version: int, status: str = "active", *, epoch: int = 1) -> bytes:
+    """A record's value as an owner of this epoch would have written it."""
+    event = envelop_for(
+        MEMBERSHIPS,
+        grant(number, MembershipStatus(status)),
+        epoch=epoch,
+        company_id=COMPANY,
+        version=version,
+        occurred_at=NOW,
+    )
+    return encode(event)
 
 
 @dataclass
@@ -155,12 +207,53 @@ class Owner:
         finally:
             await producer.stop()
 
+    async def forge(
+        self, topic: Topic, key: bytes | None, value: bytes | None, *, partition: int | None = None
+    ) -> tuple[int, int]:
+        """A record from somebody else; its partition and offset."""
+        producer = AIOKafkaProducer(**self.admin.aiokafka())
+        await producer.start()
+        try:
+            name = self.admin.topic_prefix + topic.name
+            sent = await producer.send_and_wait(name, value, key=key, partition=partition)
+            return sent.partition, sent.offset
+        finally:
+            await producer.stop()
+
     async def make_again(self, topic: Topic) -> None:
         """Delete the topic and create it under the same name."""
         admin = AdminClient(self.admin.confluent())
         for answer in admin.delete_topics([self.admin.topic_prefix + topic.name]).values():
             await asyncio.to_thread(answer.result)
         await asyncio.to_thread(bootstrap, self.admin, [topic], {topic.owner: self.kafka.password})
+
+    async def shorten(self, topic: Topic, *, partition: int, by: int) -> None:
+        """Have the database believe that the log was longer: no broker can be told to forget its last records."""
+        await self.rows(
+            "update outbox_partitions set acknowledged_offset = acknowledged_offset + $3,"
+            " checked_offset = checked_offset + $3 where topic = $1 and partition = $2",
+            topic.name,
+            partition,
+            by,
+        )
+
+    async def save(self) -> "Backup":
+        """What a base backup would hold; nothing may be pending."""
+        return {table: await self.rows(f"select * from {table}") for table in _TABLES}  # noqa: S608 - constants
+
+    async def put_back(self, backup: "Backup") -> None:
+        """Be as the backup has it."""
+        connection = await asyncpg.connect(self.url)
+        try:
+            async with connection.transaction():
+                for table in reversed(_TABLES):
+                    await connection.execute(f"delete from {table}")  # noqa: S608 - constants
+                for table in _TABLES:
+                    for row in backup[table]:
+                        places = ", ".join(f"${number + 1}" for number in range(len(row)))
+                        await connection.execute(f"insert into {table} values ({places})", *row)  # noqa: S608
+        finally:
+            await connection.close()
 
     async def last_states(self) -> dict[str, tuple[int, str]]:
         """What compaction would leave: per key the version and status of its last record."""
@@ -176,9 +269,29 @@ class Owner:
             "database": self.database,
             "kafka": KafkaClients(self.kafka),
             "topics": (MEMBERSHIPS, HEARTBEATS),
-            "republish": {MEMBERSHIPS.name: republish_grant},
+            "sources": {MEMBERSHIPS.name: Members()},
         }
         return Relay(**{**given, **other})
+
+
+async def drained(owner: Owner) -> None:
+    await wait_until(owner.pending, lambda n: n == 0, describe="all is published")
+
+
+async def beats(owner: Owner) -> list[Envelope[AuthHeartbeatSent]]:
+    """The owner's heartbeats, oldest first."""
+    return [decode(record.value, (AuthHeartbeatSent,)) for record in await owner.log_of(HEARTBEATS.name)]
+
+
+async def heartbeats(owner: Owner) -> list[AuthHeartbeatSent]:
+    return [beat.data for beat in await beats(owner)]
+
+
+async def next_heartbeat(owner: Owner) -> AuthHeartbeatSent:
+    """One that comes after now. What it says of offsets was so after now too, if it is the second to come."""
+    count = len(await heartbeats(owner)) + 2
+    found = await wait_until(lambda: heartbeats(owner), lambda all_: len(all_) >= count, describe="a heartbeat comes")
+    return found[-1]
 
 
 @asynccontextmanager

@@ -14,11 +14,11 @@ from typing import Any
 
 from infra.kafka.clients import KafkaClients
 from infra.kafka.connection import KafkaConnection
-from infra.outbox import relay
+from infra.outbox import leader, relay
 from infra.outbox.log import Log, Sent
 from infra.outbox.store import OutboxStore, Row, Settlement
 from infra.postgres.database import Database
-from tests.integration.outbox.parts import HEARTBEATS, MEMBERSHIPS, republish_grant
+from tests.integration.outbox.parts import HEARTBEATS, MEMBERSHIPS, Members
 
 
 def _tell(point: str) -> None:
@@ -63,13 +63,13 @@ class FreezesBeforeSending(Log):
 async def main(point: str, given: dict[str, Any]) -> None:
     logs: dict[str, type[Log]] = {"before-sending": StopsBeforeSending, "frozen": FreezesBeforeSending}
     stores: dict[str, type[OutboxStore]] = {"before-deleting": StopsBeforeDeleting}
-    setattr(relay, "Log", logs.get(point, Log))  # noqa: B010 - a name the module does not export
+    setattr(leader, "Log", logs.get(point, Log))  # noqa: B010 - a name the module does not export
     await relay.Relay(
         open_store=stores.get(point, OutboxStore).opener(given["url"]),
         database=Database(given["url"], application_name="test"),
         kafka=KafkaClients(KafkaConnection(**given["kafka"])),
         topics=(MEMBERSHIPS, HEARTBEATS),
-        republish={MEMBERSHIPS.name: republish_grant},
+        sources={MEMBERSHIPS.name: Members()},
     ).run()
 
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -17,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from infra.outbox.writer import Revision
 from tests.harness.waiting import wait_until
-from tests.integration.outbox.parts import MEMBERSHIPS, Owner, key_of, republish_grant, running
+from tests.integration.outbox.parts import MEMBERSHIPS, Members, Owner, key_of, running
 
 ROOT = Path(__file__).parents[3]
 
@@ -66,13 +67,14 @@ async def test_a_state_that_waits_for_its_deletion_is_sent_again_over_an_older_o
     await owner.write(1, "removed")
     healed = 0
 
-    async def republish(work: AsyncSession, key: str) -> Revision | None:
-        nonlocal healed
-        revision = await republish_grant(work, key)
-        healed += 1
-        return revision
+    class Counted(Members):
+        async def republish(self, work: AsyncSession, key: str, **how: Any) -> Revision | None:
+            nonlocal healed
+            revision = await super().republish(work, key, **how)
+            healed += 1
+            return revision
 
-    async with running(owner.relay(republish={MEMBERSHIPS.name: republish})):
+    async with running(owner.relay(sources={MEMBERSHIPS.name: Counted()})):
         async with owner.database.unit_of_work() as holder:
             # As weak a lock as keeps the relay from deleting the row, and nobody from publishing again.
             await holder.execute(text("select from outbox_states for key share"))
@@ -80,7 +82,7 @@ async def test_a_state_that_waits_for_its_deletion_is_sent_again_over_an_older_o
             await owner.send_raw(MEMBERSHIPS, older)
             await wait_until(lambda: asyncio.sleep(0, healed), bool, describe="the older one is found")
         await wait_until(owner.pending, lambda n: n == 0, describe="the row is deleted")
-    assert await owner.last_states() == {key_of(1): (2, "removed")}
+    assert await owner.last_states() == {key_of(1): (3, "removed")}
 
 
 @pytest.mark.parametrize(("point", "copies"), [("before-sending", 1), ("before-deleting", 2)])
@@ -121,12 +123,12 @@ async def test_a_relay_that_was_frozen_and_wakes_up_leaves_no_older_state_last(o
 
             history = await wait_until(
                 lambda: owner.history(1),
-                lambda found: versions(found)[-2:] == [1, 2],
+                lambda found: versions(found)[-2:] == [1, 3],
                 describe="the woken relay's older state, and the newer one again behind it",
             )
-            assert versions(history) == [2, 1, 2]
+            assert versions(history) == [2, 1, 3]
             assert await leader_sessions(owner) == 1
-    assert await owner.last_states() == {key_of(1): (2, "removed")}
+    assert await owner.last_states() == {key_of(1): (3, "removed")}
 
 
 async def test_an_older_state_that_came_while_nobody_led_is_found_by_the_next_leader(owner: Owner) -> None:
@@ -141,7 +143,7 @@ async def test_an_older_state_that_came_while_nobody_led_is_found_by_the_next_le
     assert (await owner.last_states())[key_of(1)] == (1, "active")
     async with running(owner.relay()):
         await wait_until(
-            owner.last_states, lambda states: states[key_of(1)] == (2, "removed"), describe="the log ends right"
+            owner.last_states, lambda states: states[key_of(1)] == (3, "removed"), describe="the log ends right"
         )
     assert [version for version, _ in await owner.history(2)][-1] == 1
 

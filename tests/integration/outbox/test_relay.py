@@ -20,8 +20,6 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the package
 from sqlalchemy import MetaData
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from contracts.envelope import decode
-from contracts.events.auth import AuthHeartbeatSent
 from contracts.identifiers import CompanyId, new_id
 from contracts.topics import wire_name
 from infra.inbox import add_inbox_table
@@ -34,24 +32,17 @@ from services.auth.database import Base
 from tests.harness.waiting import wait_until
 from tests.integration.outbox.parts import (
     COMPANY,
-    HEARTBEATS,
     MEMBERSHIPS,
     SUBSCRIPTIONS,
     Owner,
+    drained,
     grant,
+    heartbeats,
     key_of,
     publish_grant,
     publish_trial,
     running,
 )
-
-
-async def drained(owner: Owner) -> None:
-    await wait_until(owner.pending, lambda n: n == 0, describe="all is published")
-
-
-async def heartbeats(owner: Owner) -> list[AuthHeartbeatSent]:
-    return [decode(record.value, HEARTBEATS.payloads).data for record in await owner.log_of(HEARTBEATS.name)]  # type: ignore[misc]
 
 
 def partition_of(number: int) -> int:
@@ -145,7 +136,7 @@ async def test_facts_of_a_key_keep_their_order(owner: Owner) -> None:
         async with owner.database.unit_of_work() as work:
             company = companies[version % 3]
             sent[str(company)].append(str(await publish_trial(work, company, version)))
-    relay = owner.relay(kafka=KafkaClients(owner.admin), topics=(SUBSCRIPTIONS,), republish={})
+    relay = owner.relay(kafka=KafkaClients(owner.admin), topics=(SUBSCRIPTIONS,), sources={})
     async with running(relay):
         await drained(owner)
     found: dict[str, list[str]] = {key: [] for key in sent}
@@ -255,26 +246,6 @@ async def test_a_heartbeat_is_never_ahead_of_what_was_committed_before_it(owner:
     assert sent[-1].epoch_complete
 
 
-async def test_no_heartbeat_after_the_topic_was_made_again(owner: Owner) -> None:
-    async with running(owner.relay()) as relay:
-        await owner.write(1)
-        await drained(owner)
-        await wait_until(lambda: heartbeats(owner), lambda h: len(h) >= 1, describe="heartbeats")
-        await owner.make_again(MEMBERSHIPS)
-        await wait_until(lambda: asyncio.sleep(0, relay.lost_topics), bool, describe="it is noticed")
-        assert relay.lost_topics == {MEMBERSHIPS.name}
-        count = len(await heartbeats(owner))
-        await owner.write(2)
-        await drained(owner)
-    async with running(owner.relay()) as relay:
-        await wait_until(lambda: asyncio.sleep(0, relay.lost_topics), bool, describe="the next leader knows too")
-        before = relay.as_of
-        await wait_until(
-            lambda: asyncio.sleep(0, relay.as_of), lambda t: t is not None and t != before, describe="it goes round"
-        )
-        assert len(await heartbeats(owner)) == count
-
-
 def test_records_are_where_kafkas_own_clients_put_them() -> None:
     assert partition_of_key(b"foobar", 2**31) == -790332482 & 0x7FFFFFFF  # from Kafka's own tests
     drawn = random.Random(2)  # noqa: S311 - keys, not secrets
@@ -285,7 +256,7 @@ def test_records_are_where_kafkas_own_clients_put_them() -> None:
 
 async def test_a_service_that_cannot_publish_again_does_not_start(owner: Owner) -> None:
     with pytest.raises(IncompleteRelayError, match=r"auth\.memberships\.v1"):
-        owner.relay(republish={})
+        owner.relay(sources={})
 
 
 async def test_a_topic_takes_what_it_carries(owner: Owner) -> None:

@@ -12,9 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from access.cache import (
+    Anchor,
     BlockPartition,
     Cache,
     CacheAlreadyOpenError,
+    Change,
+    Comparison,
     Head,
     Quarantine,
     SwapRefusedError,
@@ -112,19 +115,186 @@ def test_a_folder_is_open_once_in_a_process(cache: Cache, tmp_path: Path) -> Non
         Cache.open(tmp_path / "cache", boot_id="a boot")
 
 
+def compared(cache: Cache, comparison: Comparison | None = None) -> Comparison:
+    """A comparison that is over. What it carried over is in the other generation."""
+    done = comparison or Comparison(request=0)
+    while not done.is_over or done.changed:
+        cache.compare(done, 3)
+    return done
+
+
 def test_a_generation_that_is_behind_is_not_swapped_in(cache: Cache) -> None:
     cache.apply(0, (state(1, 2),), {PARTITION: 7}, lambda head: replace(head, complete=True))
     other = cache.empty_other()
     with pytest.raises(SwapRefusedError):
-        cache.swap()
-    cache.apply(other, (state(1, 1),), {PARTITION: 6})
+        cache.swap(compared(cache))
+    cache.empty_other()
+    cache.apply(other, (state(1, 2),), {PARTITION: 6})
     with pytest.raises(SwapRefusedError):
-        cache.swap()
+        cache.swap(compared(cache))
     assert version_of(held(cache)) == (1, 2)
-    cache.apply(other, (state(1, 2),), {PARTITION: 7})
-    assert (cache.swap().active, cache.head().generation) == (other, 2)
+    cache.apply(other, (), {PARTITION: 7})
+    with pytest.raises(SwapRefusedError):
+        cache.swap(Comparison(request=0))
+    head, carried = cache.swap(compared(cache))
+    assert (head.active, cache.head().generation) == (other, 2)
+    assert carried == []
     assert cache.head().complete
     assert version_of(held(cache)) == (1, 2)
+    assert not is_quarantined(held(cache))
+
+
+POISON = Quarantine(KEY, "broken")
+
+
+@pytest.mark.parametrize(
+    ("live", "log", "version", "why"),
+    [
+        ([state(1, 2)], [state(1, 2)], (1, 2), None),
+        ([state(1, 2)], [state(1, 3)], (1, 3), None),
+        ([state(1, 9)], [state(2, 1)], (2, 1), None),
+        ([state(1, 2)], [state(1, 1)], (1, 2), "the log has only an older state than the one that was applied"),
+        ([state(2, 1)], [state(1, 9)], (2, 1), "the log has only an older state than the one that was applied"),
+        ([state(1, 2)], [], (1, 2), "the log no longer has what was applied"),
+        ([state(1, 2)], [POISON], (1, 2), "the log has only an older state than the one that was applied"),
+        ([state(1, 2), POISON], [POISON], (1, 2), "broken"),
+        ([state(1, 2), POISON], [state(1, 2)], (1, 2), "broken"),
+        ([state(1, 2), POISON], [state(1, 1)], (1, 2), "broken"),
+        ([state(1, 2), POISON], [], (1, 2), "broken"),
+        ([state(1, 2), POISON], [state(1, 3)], (1, 3), None),
+        ([POISON], [POISON], (0, 0), "broken"),
+        ([POISON], [], (0, 0), "broken"),
+        ([POISON], [state(1, 1)], (1, 1), None),
+        ([POISON], [state(1, 1), POISON], (1, 1), "broken"),
+    ],
+)
+def test_a_swap_takes_no_state_back_and_lifts_no_quarantine(
+    cache: Cache, live: list[Change], log: list[Change], version: tuple[int, int], why: str | None
+) -> None:
+    cache.apply(0, live, {PARTITION: 7})
+    other = cache.empty_other()
+    cache.apply(other, log, {PARTITION: 7})
+    cache.swap(compared(cache))
+    assert version_of(held(cache)) == version
+    assert is_quarantined(held(cache)) is (why is not None)
+    assert [flag.why for flag in cache.flags()] == ([] if why is None else [why])
+    # Only something newer lifts it afterwards.
+    cache.apply(other, (state(*version),) if version > (0, 0) else (), {})
+    assert is_quarantined(held(cache)) is (why is not None)
+    cache.apply(other, (state(3, 1),), {})
+    assert not is_quarantined(held(cache))
+    assert cache.flags() == []
+
+
+def test_what_changes_while_generations_are_compared_is_compared_again(cache: Cache) -> None:
+    cache.apply(0, (state(1, 1),), {PARTITION: 7})
+    other = cache.empty_other()
+    cache.apply(other, (state(1, 1),), {PARTITION: 7})
+    comparison = compared(cache)
+    cache.apply(0, (state(1, 2),), {PARTITION: 8})
+    # The record the live one read was taken away by compaction, which kept an older one behind it.
+    cache.apply(other, (), {PARTITION: 9})
+    comparison.changed.add(KEY)
+    _, carried = cache.swap(comparison)
+    assert [flag.key for flag in carried] == [KEY]
+    assert version_of(held(cache)) == (1, 2)
+    assert is_quarantined(held(cache))
+
+
+@given(st.data())
+def test_no_history_and_no_compaction_makes_a_swap_go_back(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    subjects = [b"m" + bytes([number]) * 32 for number in range(4)]
+    entry = st.tuples(st.sampled_from(subjects), st.integers(1, 2), st.integers(1, 4), st.booleans())
+    log: list[Change] = [
+        replace(state(epoch, version), key=key) if readable else Quarantine(key, "broken")
+        for key, epoch, version, readable in data.draw(st.lists(entry, max_size=14))
+    ]
+    newest = {change.key: number for number, change in enumerate(log) if isinstance(change, Upsert | Quarantine)}
+    kept = [
+        change
+        for number, change in enumerate(log)
+        if isinstance(change, Upsert | Quarantine) and (newest[change.key] == number or data.draw(st.booleans()))
+    ]
+    cache = Cache.open(tmp_path_factory.mktemp("cache"), boot_id="a boot", map_size_bytes=2**20)
+    try:
+        cache.apply(0, log, {PARTITION: len(log)})
+        before = dict(cache.records())
+        cache.apply(cache.empty_other(), kept, {PARTITION: len(log)})
+        cache.swap(compared(cache))
+        after = dict(cache.records())
+        assert after.keys() == before.keys()
+        for key, record in before.items():
+            assert version_of(after[key]) == version_of(record)
+            # Compaction may have taken what was newest, so there may be more in quarantine, and never less.
+            assert is_quarantined(after[key]) >= is_quarantined(record)
+        assert {flag.key for flag in cache.flags()} == {key for key, record in after.items() if is_quarantined(record)}
+    finally:
+        cache.close()
+
+
+def test_every_record_is_compared(cache: Cache) -> None:
+    many = [replace(state(1, 2), key=b"m" + number.to_bytes(32, "big")) for number in range(2500)]
+    cache.apply(0, many, {PARTITION: 7})
+    assert len(list(cache.records())) == 2500
+    other = cache.empty_other()
+    cache.apply(other, many[:1200] + many[1300:], {PARTITION: 7})
+    comparison, carried = Comparison(request=0), []
+    while not comparison.is_over:
+        carried += cache.compare(comparison, 100)
+    assert [flag.key for flag in carried] == [change.key for change in many[1200:1300]]
+    assert cache.swap(comparison)[1] == []
+    assert len(cache.flags()) == 100
+
+
+def test_topic_ids_and_positions_go_on_after_a_swap(cache: Cache) -> None:
+    anchor = Anchor.of(6, b"key", None)
+    assert anchor != Anchor.of(6, b"key", b"")
+    assert anchor != Anchor.of(5, b"key", None)
+    cache.note_topic_ids(0, {"auth.memberships.v1": "A" * 22})
+    cache.apply(0, (), {PARTITION: 7}, anchors={PARTITION: anchor})
+    assert cache.anchors(0) == {PARTITION: anchor}
+    cache.apply(cache.empty_other(), (), {PARTITION: 7})
+    cache.swap(compared(cache))
+    assert cache.topic_ids(1) == {"auth.memberships.v1": "A" * 22}
+
+
+def test_a_request_for_a_rebuild_is_done_by_the_swap_that_served_it(cache: Cache) -> None:
+    assert cache.rebuilds() == (0, 0)
+    assert cache.ask_for_rebuild() == 1
+    cache.empty_other()
+    comparison = Comparison(request=1)
+    assert cache.ask_for_rebuild() == 2
+    cache.swap(compared(cache, comparison))
+    # The one that came after it began is still to be served.
+    assert cache.rebuilds() == (2, 1)
+    cache.start_over()
+    assert cache.rebuilds() == (2, 2)
+
+
+def test_starting_over_leaves_nothing(cache: Cache) -> None:
+    for generation in (0, 1):
+        cache.apply(
+            generation,
+            (state(1, 1), BlockPartition(PARTITION, b"\xff")),
+            {PARTITION: 7},
+            lambda head: replace(head, complete=True),
+            anchors={PARTITION: Anchor.of(6, b"", b"")},
+        )
+        cache.note_topic_ids(generation, {"auth.memberships.v1": "A" * 22})
+    before = cache.head()
+    cache.start_over()
+    for generation in (0, 1):
+        assert not list(cache.records(generation))
+        assert not cache.positions(generation)
+        assert not cache.anchors(generation)
+        assert not cache.topic_ids(generation)
+    head = cache.head()
+    assert (head.complete, head.blocks, head.owners) == (False, 0, Head().owners)
+    assert head.generation == before.generation + 1
+    # Tokens that were verified with keys of the old log are not.
+    assert head.keys_generation == before.keys_generation + 1
 
 
 def test_blocks_are_counted_per_generation(cache: Cache) -> None:
@@ -133,10 +303,20 @@ def test_blocks_are_counted_per_generation(cache: Cache) -> None:
     assert cache.blocked_partitions() == {PARTITION}
     cache.apply(0, (UnblockPartition(PARTITION, b"\xfe"),), {})
     assert cache.head().is_doubtful
+
+
+def test_a_swap_withdraws_no_unreadable_key_that_its_owner_has_not_withdrawn(cache: Cache) -> None:
+    other_partition = ("auth.memberships.v1", 3)
+    cache.apply(0, (BlockPartition(PARTITION, b"\xff"), BlockPartition(other_partition, b"\xfe")), {PARTITION: 1})
     other = cache.empty_other()
-    cache.apply(other, (), {PARTITION: 1})
-    cache.swap()
-    assert cache.blocked_partitions() == set()
+    # The log has lost the first, and the second was withdrawn where the live one has not read yet.
+    withdrawn = (BlockPartition(other_partition, b"\xfe"), UnblockPartition(other_partition, b"\xfe"))
+    cache.apply(other, withdrawn, {PARTITION: 1})
+    head, _ = cache.swap(compared(cache))
+    assert cache.blocked_partitions() == {PARTITION}
+    assert head.blocks == 1
+    assert head.is_doubtful
+    cache.apply(other, (UnblockPartition(PARTITION, b"\xff"),), {})
     assert not cache.head().is_doubtful
 
 
@@ -156,8 +336,8 @@ while True:
 
 
 async def test_a_killed_writer_leaves_state_and_offset_in_step(tmp_path: Path) -> None:
-    folder = tmp_path / "cache"
-    for _ in range(3):
+    for number in range(3):
+        folder = tmp_path / f"cache-{number}"
         writer = await asyncio.create_subprocess_exec(
             sys.executable, "-c", _WRITER, str(folder), stdout=asyncio.subprocess.PIPE
         )
@@ -168,4 +348,3 @@ async def test_a_killed_writer_leaves_state_and_offset_in_step(tmp_path: Path) -
         cache = Cache.open(folder, boot_id="a boot")
         assert version_of(held(cache))[1] == cache.positions(0)[PARTITION] >= 50
         cache.close()
-        (folder / "identity").unlink()

@@ -10,6 +10,7 @@ import pytest
 from access import digest
 from access.cache import Quarantine
 from access.records import membership_key
+from contracts.events.auth import PermissionsChanged
 from contracts.identifiers import CompanyId, UserId
 from tests.harness.access import catalog, entitled, grant
 from tests.harness.local_access import LocalAccess, local_access
@@ -48,6 +49,18 @@ def test_a_quarantine_is_a_difference(both: tuple[LocalAccess, LocalAccess]) -> 
         each.hold(grant(one.user_id))
     two.apply(Quarantine(membership_key(one.company_id, one.user_id), "broken"))
     assert digest.digests(one.path.cache) != digest.digests(two.path.cache)
+
+
+def test_no_alias_and_one_that_is_in_no_catalog_differ(both: tuple[LocalAccess, LocalAccess]) -> None:
+    one, two = both
+    rows = catalog().permissions
+    foreign = rows[0].model_copy(update={"alias_of": "finance.expenses.of_a_later_version"})
+    one.hold(PermissionsChanged(module="finance", permissions=rows))
+    two.hold(PermissionsChanged(module="finance", permissions=(foreign, *rows[1:])))
+    assert rows[0].alias_of is None
+    assert digest.digests(one.path.cache) != digest.digests(two.path.cache)
+    ((_, _, document),) = digest.documents(two.path.cache)
+    assert document["rows"][foreign.key] == [foreign.status.value, "?"]
 
 
 def test_one_flipped_bit_is_a_difference(both: tuple[LocalAccess, LocalAccess]) -> None:

@@ -94,6 +94,18 @@ def test_a_heartbeat_from_the_future_is_no_proof() -> None:
     assert doubt(machine, ledger.receive(warned, heartbeat(START), 1, 3)) is None
 
 
+def test_a_source_clock_that_was_ahead_and_is_set_right_is_not_waited_for() -> None:
+    """The versions of heartbeats are times, so that those of the clock that is right are older ones."""
+    machine = Machine()
+    ledger = HeartbeatLedger(PARTITIONS, machine.clocks, Bounds())
+    known = ledger.prove(ledger.receive(OwnerFreshness(), heartbeat(), 1, 1_000), lambda _: 0)
+    known = ledger.receive(known, heartbeat(START + timedelta(hours=1)), 1, 3_600_000)
+    assert known.ahead
+    known = ledger.prove(ledger.receive(known, heartbeat(START + timedelta(seconds=1)), 1, 2_000), lambda _: 0)
+    assert doubt(machine, known) is None
+    assert known.as_of == microseconds(START + timedelta(seconds=1))
+
+
 def test_a_wall_clock_that_was_moved_is_not_trusted() -> None:
     for step in (-5.1, 5.1, 3600, -3600):
         machine = Machine()

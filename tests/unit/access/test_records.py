@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from access import records
 from access.cache import Quarantine, Upsert
 from access.ingest import Ingest
 from access.records import (
@@ -264,3 +265,22 @@ def test_whatever_bytes_come_the_answer_is_a_change_and_no_state(topic: str, key
     change = Ingest(modules=MODULES, root_key=ROOT_KEY.public_key()).change_of(topic, 0, key, value)
     assert not isinstance(change, Upsert)
     assert isinstance(change, Quarantine) or hasattr(change, "record_key")
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("FORMAT_VERSION", records.FORMAT_VERSION + 1),
+        ("MODULES", MODULES[:-1]),
+        ("PERMISSIONS", {module: rows for module, rows in PERMISSIONS.items() if module != "finance"}),
+        ("_EVENTS", records._EVENTS[1:]),
+    ],
+    ids=["format", "modules", "permission bits", "events"],
+)
+def test_what_stored_bytes_depend_on_is_in_the_fingerprint(
+    monkeypatch: pytest.MonkeyPatch, name: str, other: Any
+) -> None:
+    before = records.fingerprint()
+    assert before == records.fingerprint()
+    monkeypatch.setattr(records, name, other)
+    assert records.fingerprint() != before

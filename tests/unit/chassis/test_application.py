@@ -97,6 +97,7 @@ async def test_every_kind_of_refusal_has_one_status_and_a_problem_body(kind: Kin
         raise RefusedError(kind)
 
     expected = {
+        Kind.MALFORMED: 400,
         Kind.INVALID: 422,
         Kind.NOT_FOUND: 404,
         Kind.CONFLICT: 409,

@@ -12,7 +12,15 @@ from contracts.events.checkout import Item, PaymentFailed, TrialStarted
 from contracts.events.entitlements import EntitlementStatus
 from contracts.services import ADDON_MODULES, BASE_MODULES
 from services.entitlements.catalog.rules import ItemUnknownError
-from services.entitlements.companies.rules import Entitlement, Ground, PurchaseFactData, derive, explain, published
+from services.entitlements.companies.rules import (
+    Entitlement,
+    Ground,
+    PurchaseFactData,
+    derive,
+    explain,
+    next_end,
+    published,
+)
 from tests.unit.entitlements.purchases import (
     CATALOG,
     MONTH,
@@ -177,6 +185,27 @@ def test_a_capability_whose_time_is_over_is_not_published() -> None:
     held = of(activated("one", "basic_promoter", day=10), activated("two", "venue_directory"))
     assert published(held, suspended=False, now=at(29)).capabilities == ("venue_directory",)
     assert published(held, suspended=False, now=at(30)).capabilities == ()
+
+
+def test_what_is_over_is_not_published() -> None:
+    held = of(activated("one", "basic_promoter", day=10), activated("two", "ai"))
+    before, after = (published(held, suspended=False, now=at(day)) for day in (29.999, 30))
+    assert [each.key for each in before.modules] == ["promoter", "ai"]
+    assert [each.key for each in after.modules] == ["promoter"]
+    over = published(held, suspended=False, now=at(40))
+    assert (over.status, over.base, over.modules, over.capabilities) == (EntitlementStatus.ENDED, None, (), ())
+    assert published(held, suspended=True, now=at(40)).status is EntitlementStatus.SUSPENDED
+
+
+def test_what_ends_next_is_the_first_end_to_come() -> None:
+    held = of(
+        activated("one", "basic_promoter", day=3), activated("two", "venue_directory", day=2), activated("three", "ai")
+    )
+    days: tuple[float, ...] = (0, 29.999, 30, 31.999, 32, 32.999, 33, 99)
+    ends = [None if (end := next_end(held, at(day))) is None else (end - START).days for day in days]
+    assert ends == [30, 30, 32, 32, 33, 33, None, None]
+    assert next_end(of(), at(0)) is None
+    assert next_end(of(activated("one", "ai")), at(0)) is None
 
 
 # Order, repetition, lateness.

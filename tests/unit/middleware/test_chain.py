@@ -1,7 +1,9 @@
 """What each step of the chain lets through, and what the person it stops is told."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import asyncio
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -9,17 +11,17 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from access.cache import Quarantine
+from access.cache import BlockPartition, Quarantine
 from access.decision import Decision
 from access.records import membership_key, signing_key_key
 from access.unknown import StateUnknownError
 from contracts.errors import DomainError, Kind
-from contracts.events.auth import MembershipStatus, RevokedSession, SessionsChanged
+from contracts.events.auth import MembershipStatus, RevokedSession, SessionsChanged, SigningKeyStatus
 from contracts.events.entitlements import EntitlementStatus
 from contracts.identifiers import PLATFORM_COMPANY_ID, CompanyId, UserId, new_id
 from contracts.problems import FixAction, FixBy, Reason
-from middleware.chain import CacheJudge, Chain, cached_chain, pass_guard
-from middleware.context import AccessContext, context_of
+from middleware.chain import CacheJudge, cached_chain, pass_guard
+from middleware.context import AccessContext
 from middleware.guards import (
     ActiveMember,
     CompanyAdmin,
@@ -38,6 +40,7 @@ from middleware.refusals import AccessRefusedError, OutOfScopeError
 from middleware.token import SessionEndedError, SigningKey, TokenInvalidError, TokenIssuer, TokenMissingError
 from tests.harness.access import catalog, entitled, grant, signing_key
 from tests.harness.local_access import LocalAccess, local_access
+from tests.harness.waiting import wait_until
 
 KEY = Ed25519PrivateKey.generate()
 SESSION = new_id()
@@ -63,6 +66,7 @@ class Caller:
     def __init__(self, local: LocalAccess) -> None:
         self.local = local
         self.record = Record()
+        self.scope: dict[str, Any] = {}
         self.chain = cached_chain(
             local.path,
             issuer="test",
@@ -73,7 +77,7 @@ class Caller:
         self.generation = 1
         self.kid = "k1"
 
-    async def call(self, required: Guard, *, method: str = "GET", **headers: Any) -> dict[str, Any]:
+    async def call(self, required: Guard, *, method: str = "GET", **headers: Any) -> Record:
         async def key() -> SigningKey:
             return SigningKey(self.kid, KEY)
 
@@ -88,8 +92,14 @@ class Caller:
             "headers": [(name.encode(), value.encode()) for name, value in sent.items() if value is not None],
         }
         self.record = Record()
+        self.scope = scope
         await pass_guard(required, scope, self.chain, self.record)
-        return scope
+        return self.record
+
+    async def access(self, required: Guard, **request: Any) -> AccessContext:
+        context = (await self.call(required, **request)).access
+        assert context is not None
+        return context
 
     async def refused(self, required: Guard, **request: Any) -> DomainError:
         with pytest.raises(DomainError) as caught:
@@ -113,9 +123,7 @@ def caller(local: LocalAccess) -> Caller:
 
 
 async def test_a_person_with_the_permission_passes(caller: Caller) -> None:
-    scope = await caller.call(READ)
-    context = context_of(scope)
-    assert context is caller.record.access
+    context = await caller.access(READ)
     assert (context.user_id, context.company_id) == (caller.local.user_id, caller.local.company_id)
     assert caller.record.identity is not None
     assert caller.record.company_id == caller.local.company_id
@@ -155,10 +163,10 @@ async def test_guards_of_a_company_ask_for_one(caller: Caller, required: Guard) 
 
 
 async def test_two_company_headers_are_refused(caller: Caller) -> None:
-    scope = await caller.call(READ)
-    scope["headers"].append((b"kisum-company-id", str(new_id()).encode()))
+    await caller.call(READ)
+    caller.scope["headers"].append((b"kisum-company-id", str(new_id()).encode()))
     with pytest.raises(DomainError) as caught:
-        await pass_guard(READ, scope, caller.chain, Record())
+        await pass_guard(READ, caller.scope, caller.chain, Record())
     assert caught.value.code == "company_header_invalid"
 
 
@@ -214,16 +222,16 @@ async def test_a_refusal_names_the_layer_and_the_fix(caller: Caller, reason: Rea
 
 async def test_guards_without_a_permission(caller: Caller) -> None:
     local = caller.local
-    assert context_of(await caller.call(ActiveMember())).superadmin is False
+    assert (await caller.access(ActiveMember())).superadmin is False
     for required, by in ((CompanyAdmin(), FixBy.COMPANY_ADMIN), (PlatformAdmin(), FixBy.PLATFORM_ADMIN)):
         error = await caller.refused(required)
         assert isinstance(error, AccessRefusedError)
         assert (error.reason, error.fix.by, error.permission) == (Reason.PERMISSION_MISSING, by, None)
     local.hold(grant(local.user_id, superadmin=True))
-    assert context_of(await caller.call(CompanyAdmin())).superadmin
+    assert (await caller.access(CompanyAdmin())).superadmin
     await caller.refused(PlatformAdmin())
     local.hold(grant(local.user_id), company_id=PLATFORM_COMPANY_ID)
-    assert context_of(await caller.call(PlatformAdmin(), **NO_COMPANY)).company_id == PLATFORM_COMPANY_ID
+    assert (await caller.access(PlatformAdmin(), **NO_COMPANY)).company_id == PLATFORM_COMPANY_ID
 
 
 @pytest.mark.parametrize("required", EVERY_GUARD, ids=repr)
@@ -281,9 +289,145 @@ async def test_keys_and_sessions_come_from_the_cache(caller: Caller) -> None:
     assert isinstance(await caller.refused(SignedIn()), SessionEndedError)
 
 
+async def test_verified_tokens_are_forgotten_when_a_key_changes(caller: Caller) -> None:
+    local = caller.local
+    await caller.call(SignedIn())
+    assert caller.chain.verifier.remembered == 1
+    local.hold(signing_key("k2", Ed25519PrivateKey.generate()))
+    assert isinstance(await caller.refused(SignedIn(), authorization="Bearer a.b.c"), TokenInvalidError)
+    assert caller.chain.verifier.remembered == 0
+
+
+async def test_a_key_that_another_process_revokes_voids_what_this_one_has_verified(
+    caller: Caller, tmp_path: Path
+) -> None:
+    """Several processes share one cache, and one of them writes it."""
+    await caller.call(SignedIn())
+    program = (
+        "import sys; from pathlib import Path; from access.cache import Cache, Quarantine; "
+        "cache = Cache.open_in_use(Path(sys.argv[1])); "
+        "cache.apply(cache.head().active, [Quarantine(b'kk1', 'broken')], {})"
+    )
+    writer = await asyncio.create_subprocess_exec(sys.executable, "-c", program, str(tmp_path / "cache"))
+    assert await writer.wait() == 0
+    assert isinstance(await caller.refused(SignedIn(), authorization="Bearer a.b.c"), TokenInvalidError)
+    assert caller.chain.verifier.remembered == 0
+    assert isinstance(await caller.refused(SignedIn()), StateUnknownError)
+
+
+@pytest.mark.parametrize(
+    ("change", "refusal"),
+    [
+        (lambda local: local.hold(signing_key("k1", KEY, status=SigningKeyStatus.REVOKED)), TokenInvalidError),
+        (lambda local: local.apply(Quarantine(signing_key_key("k1"), "broken")), StateUnknownError),
+        (lambda local: local.apply(BlockPartition(("auth.signing-keys.v1", 0), b"?")), StateUnknownError),
+        (lambda local: local.hold(SessionsChanged(user_id=local.user_id, min_gen=2, revoked=())), SessionEndedError),
+    ],
+    ids=["key revoked", "key in quarantine", "keys in quarantine", "generation raised"],
+)
+async def test_a_token_verified_before_is_void_at_once(
+    caller: Caller, change: Callable[[LocalAccess], None], refusal: type[DomainError]
+) -> None:
+    await caller.call(SignedIn())
+    change(caller.local)
+    assert isinstance(await caller.refused(SignedIn()), refusal)
+
+
+async def test_a_retired_key_verifies_until_its_end(caller: Caller) -> None:
+    local = caller.local
+    ends = local.clock() + timedelta(seconds=30)
+    local.hold(signing_key("k1", KEY, status=SigningKeyStatus.RETIRED, not_after=ends))
+    await caller.call(SignedIn())
+    local.clock.advance(seconds=29)
+    await caller.call(SignedIn())
+    local.clock.advance(seconds=1)
+    local.freshen()
+    assert isinstance(await caller.refused(SignedIn()), TokenInvalidError)
+
+
+async def test_a_key_verifies_nothing_before_its_time(caller: Caller) -> None:
+    begins = caller.local.clock() + timedelta(seconds=1)
+    caller.local.hold(signing_key("k1", KEY, not_before=begins))
+    assert isinstance(await caller.refused(SignedIn()), TokenInvalidError)
+    caller.local.clock.advance(seconds=1)
+    await caller.call(SignedIn())
+
+
+# Read your own write.
+
+
+def own_membership(local: LocalAccess, version: int) -> str:
+    return f"auth.memberships.v1:{local.company_id}/{local.user_id}:1:{version}"
+
+
+async def test_a_request_waits_for_the_state_it_names_and_is_judged_by_it(caller: Caller) -> None:
+    local = caller.local
+    asking = asyncio.create_task(caller.refused(READ, **{"kisum-at-least": own_membership(local, 2)}))
+
+    async def waiting() -> int:
+        return len(caller.chain.revisions._waiting)
+
+    await wait_until(waiting, lambda count: count == 1, describe="it waits")
+    local.hold(grant(local.user_id, permissions=()))
+    assert (await asking).code == "permission_missing"
+
+
+async def test_a_session_that_ends_while_a_request_waits_ends_the_request(caller: Caller) -> None:
+    local = caller.local
+    revision = f"auth.sessions.v1:{local.user_id}:1:1"
+    asking = asyncio.create_task(caller.refused(SignedIn(), **{"kisum-at-least": revision}))
+
+    async def waiting() -> int:
+        return len(caller.chain.revisions._waiting)
+
+    await wait_until(waiting, lambda count: count == 1, describe="it waits")
+    local.hold(SessionsChanged(user_id=local.user_id, min_gen=2, revoked=()))
+    assert isinstance(await asking, SessionEndedError)
+
+
+@pytest.mark.parametrize("required", EVERY_GUARD, ids=repr)
+async def test_every_guard_refuses_revisions_that_are_none_or_anothers(caller: Caller, required: Guard) -> None:
+    caller.local.hold(grant(caller.local.user_id), company_id=PLATFORM_COMPANY_ID)
+    for named, code in (
+        ("7", "revision_malformed"),
+        (f"auth.memberships.v1:{new_id()}/{caller.local.user_id}:1:1", "revision_foreign"),
+        (f"entitlements.companies.v1:{new_id()}:1:1", "revision_foreign"),
+        (f"auth.sessions.v1:{new_id()}:1:1", "revision_foreign"),
+    ):
+        refused = await caller.refused(required, **{"kisum-at-least": named})
+        assert (refused.kind, refused.code) == (Kind.MALFORMED, code)
+
+
+async def test_the_company_of_a_request_without_one_of_its_own_is_the_one_it_names(caller: Caller) -> None:
+    named = {"kisum-at-least": own_membership(caller.local, 1)}
+    await caller.call(SignedIn(), **named)
+    assert (await caller.refused(SignedIn(), **named, **NO_COMPANY)).code == "revision_foreign"
+    assert (await caller.refused(PlatformAdmin(), **named)).code == "revision_foreign"
+
+
+async def test_nobody_waits_before_their_token_is_verified(caller: Caller) -> None:
+    named = {"kisum-at-least": own_membership(caller.local, 99)}
+    for authorization, code in ((None, "token_missing"), ("Bearer a.b.c", "token_invalid")):
+        assert (await caller.refused(READ, authorization=authorization, **named)).code == code
+    assert caller.chain.revisions._looking is None
+
+
+async def test_two_headers_are_one_list(caller: Caller) -> None:
+    await caller.call(READ)
+    caller.scope["headers"] += [(b"kisum-at-least", own_membership(caller.local, 1).encode())] * 2
+    await pass_guard(READ, caller.scope, caller.chain, Record())
+    caller.scope["headers"] += [(b"kisum-at-least", own_membership(caller.local, 1).encode())] * 7
+    with pytest.raises(DomainError) as refused:
+        await pass_guard(READ, caller.scope, caller.chain, Record())
+    assert refused.value.code == "revision_malformed"
+
+
+# Objects.
+
+
 async def test_an_object_is_judged_by_its_values(caller: Caller) -> None:
     caller.local.hold(grant(caller.local.user_id, scopes={"business_unit": ("a",), "event": "*"}))
-    context = context_of(await caller.call(READ_ONE))
+    context = await caller.access(READ_ONE)
     judged = [context.is_scope_judged]
     context.require_scope({"business_unit": "a", "event": "e"})
     assert [*judged, context.is_scope_judged] == [False, True]
@@ -298,7 +442,7 @@ async def test_an_object_is_judged_by_its_values(caller: Caller) -> None:
 
 async def test_a_list_is_filtered(caller: Caller) -> None:
     caller.local.hold(grant(caller.local.user_id, scopes={"business_unit": ("a", "b")}))
-    context = context_of(await caller.call(READ))
+    context = await caller.access(READ)
     judged = [context.is_scope_judged]
     assert context.scope_filter.ids("business_unit") == ("a", "b")
     # Absent means nothing.
@@ -308,7 +452,7 @@ async def test_a_list_is_filtered(caller: Caller) -> None:
 
 async def test_a_named_none_needs_no_judgement(caller: Caller) -> None:
     caller.local.hold(grant(caller.local.user_id, permissions=(MANAGE.key,)))
-    assert context_of(await caller.call(MANAGE)).is_scope_judged
+    assert (await caller.access(MANAGE)).is_scope_judged
 
 
 async def test_an_unexpected_exception_never_allows(caller: Caller) -> None:
@@ -316,16 +460,14 @@ async def test_an_unexpected_exception_never_allows(caller: Caller) -> None:
         async def permission(self, *_: Any, **__: Any) -> Decision:
             raise ZeroDivisionError
 
-    caller.chain = Chain(verifier=caller.chain.verifier, judge=Broken(caller.local.path))
+    caller.chain = replace(caller.chain, judge=Broken(caller.local.path))
     with pytest.raises(ZeroDivisionError):
         await caller.call(READ)
     assert caller.record.access is None
 
 
-async def test_a_handler_without_a_context_finds_none(caller: Caller) -> None:
-    with pytest.raises(RuntimeError):
-        context_of(await caller.call(SignedIn()))
-    context = context_of(await caller.call(ActiveMember()))
+async def test_a_guard_without_a_permission_has_no_scope_to_judge_by(caller: Caller) -> None:
+    context = await caller.access(ActiveMember())
     with pytest.raises(RuntimeError):
         context.require_scope({})
 

@@ -1,0 +1,1 @@
+"""The instances that decide, and whether each has applied a state."""

@@ -1,0 +1,36 @@
+"""What tests of the access path on a real Kafka ask of it."""
+
+from uuid import UUID
+
+from access.decision import Decision, Requirement
+from access.path import AccessPath
+from contracts.problems import Reason
+from tests.harness.access import Sources, catalog, entitled, grant
+from tests.integration.access.conftest import Instance
+
+READ = Requirement.of("finance.expenses.read")
+
+
+async def publish_allowed(sources: Sources) -> None:
+    """Everything the sources' person needs to read expenses."""
+    await sources.publish(catalog())
+    await sources.publish(entitled("finance"))
+    await sources.publish(grant(sources.user_id))
+
+
+def asked(instance: Instance, sources: Sources, user_id: UUID | None = None, *, reading: bool = True) -> Decision:
+    return instance.path.decide(sources.company_id, user_id or sources.user_id, READ, reading=reading)
+
+
+def reason(instance: Instance, sources: Sources, user_id: UUID | None = None) -> Reason | None:
+    return asked(instance, sources, user_id).reason
+
+
+async def until_reason(
+    instance: Instance, sources: Sources, expected: Reason | None, user_id: UUID | None = None
+) -> None:
+    await instance.until(lambda _: reason(instance, sources, user_id) is expected, f"the answer is {expected}")
+
+
+def is_ready(path: AccessPath) -> bool:
+    return path.ready.is_ready

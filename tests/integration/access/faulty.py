@@ -1,0 +1,103 @@
+"""Clients of a real Kafka that fail the way clients were seen to: they stay up and bring nothing."""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from aiokafka import TopicPartition
+
+from infra.kafka.clients import Kafka, LogWatch, Record, RecordProducer, RecordReader
+
+
+@dataclass
+class FaultyKafka:
+    """Readers are the real ones until a fault is switched on; then those that run have it, and new ones do not."""
+
+    kafka: Kafka
+    readers: list["FaultyReader"] = field(default_factory=list)
+
+    @property
+    def topic_prefix(self) -> str:
+        return self.kafka.topic_prefix
+
+    def producer(self, *, client_id: str, batch_size_max_bytes: int) -> RecordProducer:
+        return self.kafka.producer(client_id=client_id, batch_size_max_bytes=batch_size_max_bytes)
+
+    def watch(self, *, client_id: str) -> LogWatch:
+        return self.kafka.watch(client_id=client_id)
+
+    def reader(self, *, client_id: str, wait_max_milliseconds: int, partition_fetch_max_bytes: int) -> RecordReader:
+        reader = FaultyReader(
+            self.kafka.reader(
+                client_id=client_id,
+                wait_max_milliseconds=wait_max_milliseconds,
+                partition_fetch_max_bytes=partition_fetch_max_bytes,
+            )
+        )
+        self.readers.append(reader)
+        return reader
+
+
+@dataclass
+class FaultyReader:
+    """One reader and its faults."""
+
+    reader: RecordReader
+    #: Brings nothing any more, as aiokafka does when its broker is gone.
+    is_mute: bool = False
+    #: Does not come back from the next call.
+    is_stuck: bool = False
+    #: Nothing is read while it is not set, as in a process that is stopped for a while.
+    running: asyncio.Event = field(default_factory=asyncio.Event)
+    standing: asyncio.Event = field(default_factory=asyncio.Event)
+    #: How often it was read.
+    reads: int = 0
+    #: The topics it reads.
+    assigned: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        self.running.set()
+
+    async def stand_still(self) -> None:
+        """Clear `running` and wait until nothing is being read."""
+        self.running.clear()
+        await self.standing.wait()
+
+    async def start(self) -> None:
+        await self.reader.start()
+
+    async def partition_counts(self, topics: Sequence[str]) -> Mapping[str, int]:
+        return await self.reader.partition_counts(topics)
+
+    async def bounds(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, tuple[int, int]]:
+        return await self.reader.bounds(partitions)
+
+    def assign(self, positions: Mapping[TopicPartition, int]) -> None:
+        self.assigned = frozenset(partition.topic for partition in positions)
+        self.reader.assign(positions)
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        self.reader.seek(partition, offset)
+
+    async def read(self, *, timeout_milliseconds: int, records_max: int) -> Mapping[TopicPartition, Sequence[Record]]:
+        self.reads += 1
+        if not self.running.is_set():
+            self.standing.set()
+            await self.running.wait()
+        if self.is_stuck:
+            await asyncio.Event().wait()
+        if self.is_mute:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_milliseconds / 1000):
+                    await asyncio.Event().wait()
+            return {}
+        return await self.reader.read(timeout_milliseconds=timeout_milliseconds, records_max=records_max)
+
+    async def positions(self) -> Mapping[TopicPartition, int]:
+        return await self.reader.positions()
+
+    async def stop(self) -> None:
+        await self.reader.stop()
+        if self.is_stuck:
+            await asyncio.Event().wait()
