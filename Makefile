@@ -1,5 +1,5 @@
 # Two commands: `make up` and `make test`. Both build .venv first, from requirements.lock.
-.PHONY: up down test check demo bench lock install
+.PHONY: up down test check demo bench simulate chaos lock install
 BIN := .venv/bin
 
 up:
@@ -23,6 +23,14 @@ demo:
 # All, or ONLY=decision_time,revoke_to_deny
 bench: install
 	$(BIN)/python -m benchmarks $(ONLY)
+
+# Histories of the access path under faults; SEED=8123 has the same ones again, HISTORIES=2000 is how many.
+simulate: install
+	$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED)) $(if $(HISTORIES),--histories $(HISTORIES))
+
+# Kills, restored databases and lost topics on whole installations: all, or ONLY="workers topic", each for MINUTES=10.
+chaos: install
+	$(BIN)/python -m tests.chaos $(ONLY) $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
 
 install:
 	@./kisum --install-only

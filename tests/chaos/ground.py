@@ -1,0 +1,176 @@
+"""What every scenario stands on: an installation of its own, a company in it, load on it, and the oracle."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from subprocess import CompletedProcess
+from typing import Final
+from uuid import UUID
+
+import httpx
+
+from access.cache import Cache
+from access.digest import documents
+from cli import progress
+from cli.demo.rows import documents_of_auth, documents_of_core
+from cli.demo.steps import purchase_to_access, sign_up
+from cli.demo.story import MODULE, Story
+from cli.demo.story import Person as Buyer
+from cli.demo.system import System, running_system
+from cli.registry import load as load_services
+from contracts.events.auth import MembershipStatus
+from contracts.identifiers import new_id
+from tests.chaos.company import Question, Standing, allows, questions
+from tests.chaos.load import Company, Load
+from tests.chaos.oracle import Answer, Oracle
+from tests.chaos.people import People
+from tests.e2e.kisum import Kisum
+from tests.harness.waiting import wait_until
+
+#: How stale Finance may be, instead of 45 s for writes and 300 s for reading: so that a run of minutes judges rights
+#: that stood for longer.
+BOUND_SECONDS: Final = 10.0
+#: Every service with an access cache that follows Auth and Core.
+FOLLOWERS: Final = ("finance", "entitlements", "checkout", "access_resolver")
+_UNITS: Final = 2
+_REQUEST_TIMEOUT_SECONDS: Final = 30.0
+_AGREEMENT_SECONDS: Final = 60.0
+_WRITING_SECONDS: Final = 120.0
+
+
+@dataclass(frozen=True)
+class Ground:
+    """A run of one scenario."""
+
+    system: System
+    kisum: Kisum
+    http: httpx.AsyncClient
+    oracle: Oracle[str, Standing, Question]
+    load: Load
+    company: Company
+    random: Random
+
+    @property
+    def people(self) -> People:
+        return self.company.people
+
+    async def command(self, *arguments: str) -> CompletedProcess[str]:
+        """Run `kisum` as an operator of this installation."""
+        return await asyncio.to_thread(self.kisum.run, *arguments)
+
+    async def ready(self, *services: str) -> None:
+        """Wait until these are."""
+        for service in services:
+            await wait_until(
+                lambda service=service: self.system.problem_of(service),  # type: ignore[misc]
+                lambda problem: problem is None,
+                describe=f"{service} is ready",
+                timeout_seconds=_AGREEMENT_SECONDS,
+            )
+
+    async def written(self, more: int) -> None:
+        """Wait until so many more writes are acknowledged."""
+        wanted = self.people.counts.acknowledged + more
+        await wait_until(
+            self._acknowledged,
+            lambda number: number >= wanted,
+            describe=f"{more} more writes are acknowledged",
+            timeout_seconds=_WRITING_SECONDS,
+        )
+
+    async def other_company(self) -> Story:
+        """Another company, whose founder has bought what Finance is in, and uses it."""
+        story = Story(self.system, self.http, bound_seconds=BOUND_SECONDS)
+        await sign_up(story)
+        await purchase_to_access(story)
+        return story
+
+    async def agree(self, *services: str) -> None:
+        """Wait until the caches of these services are what the rows of Auth and Core say, subject by subject."""
+        for service in services:
+            await wait_until(
+                lambda service=service: self._differing(service),  # type: ignore[misc]
+                lambda differing: not differing,
+                describe=f"the cache of {service} is what the rows say",
+                timeout_seconds=_AGREEMENT_SECONDS,
+            )
+
+    async def _acknowledged(self) -> int:
+        return self.people.counts.acknowledged
+
+    async def _differing(self, service: str) -> list[tuple[str, str]]:
+        """Kind and key of all that a cache and the rows do not agree on."""
+        modules = load_services([service])[service].modules
+        async with self.system.database("auth") as auth, self.system.database("entitlements") as core:
+            rows = await documents_of_auth(auth, modules) | await documents_of_core(core)
+        cache = Cache.open_in_use(self.system.access_folder(service))
+        try:
+            held = {(kind, key): document for kind, key, document in documents(cache)}
+        finally:
+            cache.close()
+        # Whom a restored database does not know it has published as removed.
+        for subject in held.keys() - rows.keys():
+            if subject[0] == "membership" and held[subject]["status"] == MembershipStatus.REMOVED:
+                del held[subject]
+        return sorted(subject for subject in rows.keys() | held.keys() if rows.get(subject) != held.get(subject))
+
+
+@asynccontextmanager
+async def ground(
+    folder: Path, seed: int, *, members: int, settings: Mapping[str, str] | None = None
+) -> AsyncIterator[Ground]:
+    """Start an installation and found a company in it, all of whose `members` hold all there is."""
+    bounds = ("KISUM_FINANCE_ACCESS_HARD_BOUND_SECONDS", "KISUM_FINANCE_ACCESS_HARD_READING_BOUND_SECONDS")
+    given = {**dict.fromkeys(bounds, f"{BOUND_SECONDS:g}"), **(settings or {})}
+    random = Random(seed)  # noqa: S311  choices of a test, no secret
+    async with (
+        running_system(folder, given) as system,
+        # A proxy in the environment is for other hosts.
+        httpx.AsyncClient(trust_env=False, timeout=_REQUEST_TIMEOUT_SECONDS) as http,
+    ):
+        oracle = Oracle[str, Standing, Question](allows, bound_seconds=BOUND_SECONDS)
+        people = People(system, http, oracle)
+        await people.found("Northern Lights Live")
+        await _buy(system, http, people)
+        expenses = await _put_down_expenses(system, http, people)
+        company = Company(people, questions(expenses), tuple(expenses))
+        load = Load(company, oracle, random, url=system.url(MODULE, ""), bound_seconds=BOUND_SECONDS)
+        for number in range(members):
+            await load.grant_all(await people.join(f"member-{number}"))
+        found = Ground(system, Kisum(folder, given), http, oracle, load, company, random)
+        await wait_until(
+            load.ask_all,
+            lambda answers: all(asked.answer is Answer.ALLOWED for asked in answers),
+            describe="everybody may do everything",
+        )
+        progress.line(f"A company of {members} members, each with all rights; seed {seed}\n")
+        yield found
+
+
+async def _buy(system: System, http: httpx.AsyncClient, people: People) -> None:
+    """A trial and the add-on, as in the demo."""
+    story = Story(system, http, bound_seconds=BOUND_SECONDS)
+    story.founder = Buyer(people.founder.id, "the founder", people.founder.token)
+    story.company_id = people.company_id
+    await purchase_to_access(story)
+
+
+async def _put_down_expenses(system: System, http: httpx.AsyncClient, people: People) -> dict[str, str]:
+    """An expense in each of some business units; its id by the unit."""
+    headers = {"Authorization": f"Bearer {people.founder.token}", "Kisum-Company-Id": str(people.company_id)}
+    found = {}
+    for number in range(_UNITS):
+        unit: UUID = new_id()
+        body = {
+            "description": f"expense {number}",
+            "amount": "12.50",
+            "currency": "EUR",
+            "incurred_on": "2026-01-31",
+            "business_unit_id": str(unit),
+        }
+        answer = await http.post(system.url(MODULE, "/expenses"), json=body, headers=headers)
+        found[str(unit)] = answer.raise_for_status().json()["id"]
+    return found
