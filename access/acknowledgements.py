@@ -112,7 +112,8 @@ class Acknowledgements:
         self._version = 0
         self._applied: deque[tuple[Applied, datetime]] = deque(maxlen=_RECORDS_MAX)
         self._producer: RecordProducer | None = None
-        self._is_heard = False
+        #: None before the first try.
+        self._is_heard: bool | None = None
 
     def note(self, applied: Sequence[Applied]) -> None:
         """Remember states that came to decide just now; told next time."""
@@ -153,7 +154,7 @@ class Acknowledgements:
             async with asyncio.timeout(timeout_seconds):
                 await (await self._started()).send_batch(self._topic, 0, [record])
         except (KafkaError, OSError, TimeoutError) as error:
-            if self._is_heard:
+            if self._is_heard is not False:
                 _log.warning("what was applied cannot be acknowledged", service=self._service, reason=repr(error))
             self._is_heard = False
             self._applied.extendleft(reversed(applied))

@@ -7,11 +7,13 @@ from typing import Any, Final, NoReturn
 
 import structlog
 
+from contracts.errors import DomainError, Kind
 from infra.outbox.bulk import CHUNK_ROWS_MAX
 from infra.outbox.heartbeat import INTERVAL_SECONDS, heartbeat_row
 from infra.outbox.log import BatchRows, Log, LogUnavailableError, Sent
 from infra.outbox.parts import Parts, Status
 from infra.outbox.renewal import Renewal
+from infra.outbox.source import publish_again
 from infra.outbox.store import Progress, Publisher, Refusal, Row, Settlement, Store, StoreLostError
 from infra.outbox.survey import Partition, Survey
 from infra.outbox.tail import Tail
@@ -194,13 +196,33 @@ class Leader:
             _, bulk = await self._store.read_states(Lane.BULK, CHUNK_ROWS_MAX + held)
             sees_all = sees_all and len(bulk) < CHUNK_ROWS_MAX + held
             rows += bulk
-        await self._send(log, [row for row in rows if not self._is_acknowledged(row)])
+        of_before = [row for row in rows if row.fact_id is None and row.epoch < self._publisher.epoch]
+        await self._send(log, [row for row in rows if row not in of_before and not self._is_acknowledged(row)])
+        if of_before:
+            await self._renew_rows(of_before)
+            return True
         if sees_urgent:
             self._status.as_of = as_of
         if sees_all:
             self._whole_round = self._rounds
             self._has_whole_round.set()
         return not sees_all
+
+    async def _renew_rows(self, rows: Sequence[Row]) -> None:
+        """Have rows published again that were written under an older epoch: by transactions that began before this one.
+
+        Sent as they are, they would be older than anything a reader ever knew of their keys.
+        """
+        for row in rows:
+            try:
+                async with self._parts.database.unit_of_work() as work:
+                    await publish_again(
+                        work, self._parts.sources[row.topic], row.key, now=self._parts.clock(), lane=Lane.INTERACTIVE
+                    )
+            except DomainError as error:
+                if error.kind is not Kind.UNAVAILABLE:
+                    raise
+                raise LogUnavailableError(f"{row.key} cannot be published again: {error!r}") from error
 
     async def _all_is_acknowledged(self) -> None:
         """Return when all that was committed before has been acknowledged."""

@@ -11,6 +11,7 @@ from contracts.envelope import Envelope, decode, encode, envelop, headers
 from contracts.events.checkout import Item, TrialStarted
 from contracts.identifiers import CompanyId, new_id
 from contracts.topics import TOPICS, dead_letters_of, wire_name
+from infra.clock import utc_now
 from infra.kafka.connection import KafkaConnection
 from services.entitlements.app import service
 from tests.harness.runtime import Runtime
@@ -18,6 +19,8 @@ from tests.harness.services import RunningService, running_service
 from tests.harness.waiting import wait_until
 from tests.unit.entitlements.purchases import START, activated, at, purchased, subscription, trial
 
+#: Consumers go by the real time, at which what was bought must not be over.
+TODAY = (utc_now() - START).days
 _TOPIC_OF = {payload.event_type: topic for topic in TOPICS for payload in topic.payloads}
 
 
@@ -95,16 +98,18 @@ async def test_facts_of_both_topics_become_the_state_in_the_log_and_the_catalog_
     await tell(
         kafka,
         company_id,
-        activated("one", "basic_promoter", day=2),
-        purchased("one", "basic_promoter", day=2),
-        trial("one", "basic_promoter", "finance"),
+        activated("one", "basic_promoter", day=TODAY + 2),
+        purchased("one", "basic_promoter", day=TODAY + 2),
+        trial("one", "basic_promoter", "finance", day=TODAY),
     )
     found = await wait_until(
         lambda: states(kafka, "entitlements.companies.v1"),
         lambda seen: str(company_id) in seen and seen[str(company_id)].data.status == "active",
         describe="the entitlement is in the log",
     )
-    assert [(each.key, each.valid_until) for each in found[str(company_id)].data.modules] == [("promoter", at(32))]
+    assert [(each.key, each.valid_until) for each in found[str(company_id)].data.modules] == [
+        ("promoter", at(TODAY + 32))
+    ]
     await wait_until(
         lambda: states(kafka, "entitlements.catalog.v1"), lambda seen: len(seen) == 32, describe="the catalog is there"
     )
@@ -117,10 +122,10 @@ async def test_a_purchase_of_something_unknown_is_put_aside_and_the_next_one_goe
     unknown = TrialStarted(
         subscription_id=subscription("one"),
         items=(Item(kind="package", key="basic_agency"),),
-        effective_at=START,
-        trial_end=at(7),
+        effective_at=at(TODAY),
+        trial_end=at(TODAY + 7),
     )
-    await tell(kafka, company_id, unknown, trial("two", "basic_venue", day=1))
+    await tell(kafka, company_id, unknown, trial("two", "basic_venue", day=TODAY))
     found = await wait_until(
         lambda: states(kafka, "entitlements.companies.v1"),
         lambda seen: str(company_id) in seen,

@@ -46,7 +46,9 @@ async def finished(owner: Owner) -> None:
         lambda rows: rows == [],
         describe="the restore is finished",
     )
-    await wait_until(lambda: beats(owner), lambda all_: all_[-1].data.epoch_complete, describe="its heartbeat")
+    await wait_until(
+        lambda: beats(owner), lambda all_: bool(all_) and all_[-1].data.epoch_complete, describe="its heartbeat"
+    )
 
 
 async def later_epoch(owner: Owner, before: int) -> None:
@@ -143,6 +145,19 @@ async def test_a_restored_database_is_above_every_epoch_the_log_has_heard_of(own
         await finished(owner)
     reader = await Reader.of(owner)
     assert reader.holds(RESTORED, epoch=7)
+
+
+async def test_what_a_transaction_of_before_the_epoch_wrote_is_published_under_it(owner: Owner) -> None:
+    await published(owner)
+    async with running(owner.relay()) as relay:
+        await refused(relay)
+        async with owner.database.unit_of_work() as work:
+            await owner.write_in(work, 20, "suspended")
+            await ask(owner)
+            await later_epoch(owner, 1)
+        await finished(owner)
+        await drained(owner)
+    assert (await Reader.of(owner)).holds({**RESTORED, 20: (1, "suspended")}, epoch=2)
 
 
 async def test_a_restored_database_that_publishes_a_lost_log_too(owner: Owner) -> None:
