@@ -69,14 +69,13 @@ async def tell(kafka: KafkaConnection, company_id: CompanyId, *facts: Any) -> No
 async def log_of(kafka: KafkaConnection, topic_name: str) -> list[tuple[bytes, bytes]]:
     """Every record of a topic, as key and value."""
     topic = next(topic for topic in TOPICS if topic.name == topic_name)
-    consumer = AIOKafkaConsumer(**kafka.aiokafka(), group_id=None)
+    consumer = AIOKafkaConsumer(**kafka.aiokafka(), group_id=None, auto_offset_reset="earliest")
     await consumer.start()
     try:
         found: list[tuple[bytes, bytes]] = []
         places = [TopicPartition(wire_name(kafka.topic_prefix, topic_name), each) for each in range(topic.partitions)]
         consumer.assign(places)
         ends = await consumer.end_offsets(places)
-        await consumer.seek_to_beginning(*places)
         while any([await consumer.position(place) < ends[place] for place in places]):
             for records in (await consumer.getmany(timeout_ms=200)).values():
                 found += [(record.key, record.value) for record in records]
