@@ -21,7 +21,7 @@ import lmdb
 
 from access.folder import CacheFolder, NoCacheError, holder_of
 from access.freshness import OWNERS, OwnerFreshness
-from access.records import fingerprint, is_quarantined, quarantined, version_of
+from access.records import fingerprint, is_quarantined, quarantined, stands_in, version_of
 
 #: A topic by the registry's name, and a partition.
 Partition = tuple[str, int]
@@ -562,7 +562,9 @@ class Cache:
                 return transaction.delete(_BLOCKED + block, db=database)
         known = transaction.get(change.key, db=database)
         if known is not None:
-            if (change.epoch, change.version) <= version_of(known):
+            if (change.epoch, change.version) < version_of(known) or (
+                (change.epoch, change.version) == version_of(known) and not stands_in(change.key, known)
+            ):
                 return False
             if is_quarantined(known):
                 transaction.delete(_FLAG + change.key, db=database)

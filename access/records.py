@@ -100,6 +100,8 @@ _NO_ALIAS: Final = 255
 _FOREIGN_ALIAS: Final = 254
 
 _HEAD_SIZE: Final = _HEAD.size
+#: First bytes of the keys whose records have their status behind the head.
+_WITH_STATUS: Final = (b"m", b"e", b"k")
 _INSTANT_AT: Final = _INSTANT.unpack_from
 _MODULES_AT: Final = _ENTITLEMENT.size
 _PART_SIZE: Final = _PART.size
@@ -173,6 +175,15 @@ def version_of(record: bytes) -> tuple[int, int]:
     """The record's (epoch, version); (0, 0) where only a quarantine is known of it."""
     _, epoch, version = _HEAD.unpack_from(record)
     return epoch, version
+
+
+def stands_in(key: bytes, record: bytes) -> bool:
+    """Whether the record was published as unknown, in place of the state of its revision that the log refused.
+
+    Should the log take that state later, it is the one of this revision, in whichever order both come.
+    """
+    has_status = key[:1] in _WITH_STATUS
+    return has_status and record[0] == 0 and record[_HEAD_SIZE] == _UNKNOWN
 
 
 def is_quarantined(record: bytes) -> bool:

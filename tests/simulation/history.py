@@ -142,17 +142,17 @@ class History:
     # Clocks.
 
     def _wall(self, machine: str) -> datetime:
-        return _BEGINNING + timedelta(seconds=self._loop.time() + self._offsets[machine])
+        return _BEGINNING + timedelta(microseconds=_microseconds(self._loop.time() + self._offsets[machine]))
 
     def _wall_of_sources(self, at_seconds: float) -> datetime:
-        return _BEGINNING + timedelta(seconds=at_seconds + self._offsets["sources"])
+        return _BEGINNING + timedelta(microseconds=_microseconds(at_seconds + self._offsets["sources"]))
 
     def _clocks(self, reader: _Reader) -> Clocks:
         loop, name = self._loop, reader.name
         beginning = int(_BEGINNING.timestamp() * 1_000_000)
         return Clocks(
-            wall_us=lambda: beginning + int((loop.time() + self._offsets[name]) * 1_000_000),
-            boot_us=lambda: int((_BOOT_SECONDS + loop.time()) * 1_000_000),
+            wall_us=lambda: beginning + _microseconds(loop.time() + self._offsets[name]),
+            boot_us=lambda: _microseconds(_BOOT_SECONDS + loop.time()),
             boot_id=f"boot {reader.boots}",
         )
 
@@ -597,6 +597,11 @@ class History:
 
     def _tell(self, line: str) -> None:
         self.outcome.trace.append(f"{self._loop.time():8.3f} s  {line}")
+
+
+def _microseconds(seconds: float) -> int:
+    """All clocks round alike, so that one moment is one microsecond to all of them."""
+    return round(seconds * 1_000_000)
 
 
 def _said_by_cache(path: AccessPath) -> dict[tuple[str, str], Any]:

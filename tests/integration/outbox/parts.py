@@ -255,6 +255,10 @@ class Owner:
         finally:
             await connection.close()
 
+    async def last_keys(self) -> set[bytes]:
+        """The keys there is a state of in the log."""
+        return {record.key for record in await self.log_of(MEMBERSHIPS.name) if record.value is not None}
+
     async def last_states(self) -> dict[str, tuple[int, str]]:
         """What compaction would leave: per key the version and status of its last record."""
         return {

@@ -51,6 +51,16 @@ async def test_a_row_the_log_refuses_holds_once_its_key_is_published_as_unknown(
     assert (statuses.count("unknown"), statuses.count("active")) == (6, 24)
 
 
+async def test_while_more_is_pending_than_a_round_takes_nothing_is_said_of_what_comes_later(owner: Owner) -> None:
+    async with owner.database.unit_of_work() as work:
+        for number in range(2500):
+            await owner.write_in(work, number)
+    (row,) = await owner.rows("select clock_timestamp() as at")
+    async with running(owner.relay()):
+        await next_heartbeat(owner)
+    await all_hold(owner, {(number, 1): row["at"] for number in range(2500)})
+
+
 async def test_what_heartbeats_say_holds_while_leaders_come_and_go(owner: Owner) -> None:
     committed: Committed = {}
     done = asyncio.Event()

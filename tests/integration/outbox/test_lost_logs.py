@@ -9,6 +9,7 @@ from sqlalchemy import text
 from contracts.identifiers import CompanyId, new_id
 from infra.kafka.clients import KafkaClients
 from infra.kafka.partitioner import partition_of
+from infra.outbox.bulk import CHUNK_ROWS_MAX
 from infra.outbox.relay import Relay
 from tests.harness.waiting import wait_until
 from tests.integration.outbox.parts import (
@@ -115,6 +116,35 @@ async def test_the_next_leader_publishes_anew_what_the_last_one_did_not_finish(o
             await owner.make_again(MEMBERSHIPS)
     async with running(owner.relay()):
         await all_is_there_again(owner)
+
+
+async def test_a_topic_made_again_while_it_is_published_anew_is_begun_again(owner: Owner) -> None:
+    """Its first chunk is in a log that is gone by the time the second is there."""
+    numbers = range(CHUNK_ROWS_MAX + 30)
+    async with owner.database.unit_of_work() as work:
+        for number in numbers:
+            await owner.write_in(work, number)
+    async with running(owner.relay()) as relay:
+        await drained(owner)
+        await next_heartbeat(owner)
+        before = {beat.positions[0].topic_id for beat in await heartbeats(owner)}
+        async with held(owner, numbers[-1]):
+            await owner.make_again(MEMBERSHIPS)
+            await wait_until(
+                owner.last_keys, lambda keys: len(keys) == CHUNK_ROWS_MAX, describe="the first chunk is there"
+            )
+            await owner.make_again(MEMBERSHIPS)
+            # The new log begins with a null record of the leader that has noticed.
+            await wait_until(lambda: owner.log_of(MEMBERSHIPS.name), bool, describe="it is noticed again")
+            await rounds_go_on(relay)
+        found = await wait_until(
+            lambda: heartbeats(owner),
+            lambda all_: all_[-1].positions[0].topic_id not in before,
+            describe="heartbeats again",
+        )
+    first = next(beat for beat in found if beat.positions[0].topic_id not in before)
+    reader = await Reader.of(owner, ends={position.partition: position.next_offset for position in first.positions})
+    assert reader.holds(dict.fromkeys(numbers, (1, "active")))
 
 
 async def test_what_is_published_anew_lies_behind_all_that_a_shorter_log_ever_held(owner: Owner) -> None:

@@ -79,6 +79,17 @@ def test_a_quarantine_lasts_until_something_newer(
         cache.close()
 
 
+def test_the_state_an_unknown_one_stood_in_for_takes_its_place_in_any_order(tmp_path: Path) -> None:
+    unknown = Upsert(KEY, 1, 3, state(1, 3).record[:17] + b"\0" + b"\0" * 6)
+    for number, order in enumerate(permutations([state(1, 2), unknown, state(1, 3), unknown])):
+        cache = Cache.open(tmp_path / str(number), boot_id="a boot")
+        cache.apply(0, order, {})
+        assert held(cache) == state(1, 3).record
+        cache.apply(0, [Quarantine(KEY, "poison"), state(1, 3)], {})
+        assert is_quarantined(held(cache))
+        cache.close()
+
+
 def test_records_and_offsets_survive_together(tmp_path: Path) -> None:
     cache = Cache.open(tmp_path / "cache", boot_id="a boot")
     cache.apply(0, (state(1, 1), Quarantine(b"e" + bytes(16), "broken")), {PARTITION: 7})
