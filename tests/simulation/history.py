@@ -46,9 +46,10 @@ from tests.simulation.subjects import (
 )
 from tests.simulation.truth import ROOT_KEY, Row, documents
 
-#: The bounds of `Bounds`, shortened so that a history can outlast them.
+#: The bounds of `Bounds`, shortened so that a history can outlast them. As there, a first filling may be as old as
+#: clocks can differ.
 BOUNDS: Final = Bounds(
-    soft_seconds=3, hard_seconds=8, hard_reading_seconds=20, complete_seconds=4, skew_seconds=5, silence_seconds=5
+    soft_seconds=3, hard_seconds=8, hard_reading_seconds=20, complete_seconds=7, skew_seconds=5, silence_seconds=5
 )
 _BEGINNING: Final = datetime(2026, 5, 21, 9, 0, tzinfo=UTC)
 _BOOT_SECONDS: Final = 1000.0
