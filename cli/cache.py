@@ -26,6 +26,8 @@ from infra.kafka.clients import KafkaClients
 from infra.telemetry.logging import configure_terminal
 
 _DIFFERENCES_SHOWN_MAX: Final = 50
+#: Settings tell where a service is served, which a cache has nothing to do with; but an address they must be.
+_ANYWHERE: Final = "http://127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def _settings_of(service: Service[Any]) -> AccessSettings:
     prefix = service.settings.model_config["env_prefix"]
     given = {name: value for name, value in os.environ.items() if name.startswith(prefix)}
     if home().exists():
-        given = Installation(StateFolder.open(home(), minimum_free_bytes=0)).environment(service, "")
+        given = Installation(StateFolder.open(home(), minimum_free_bytes=0)).environment(service, _ANYWHERE)
     try:
         settings: AccessSettings = read_settings(
             service.settings, **{name.removeprefix(prefix).lower(): value for name, value in given.items()}

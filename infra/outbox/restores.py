@@ -45,7 +45,7 @@ async def restore_of(work: AsyncSession, restore_id: int) -> Restore:
     found = await work.execute(
         select(
             restores.c.id,
-            publisher.c.refusal,
+            select(publisher.c.refusal).scalar_subquery().label("refusal"),
             restores.c.epoch_before,
             restores.c.epoch,
             restores.c.republished,

@@ -25,7 +25,7 @@ from contracts.events.auth import MembershipStatus
 from contracts.identifiers import new_id
 from tests.chaos.company import Question, Standing, allows, questions
 from tests.chaos.load import Company, Load
-from tests.chaos.oracle import Answer, Oracle
+from tests.chaos.oracle import Oracle
 from tests.chaos.people import People
 from tests.e2e.kisum import Kisum
 from tests.harness.waiting import wait_until
@@ -141,11 +141,11 @@ async def ground(
         for number in range(members):
             await load.grant_all(await people.join(f"member-{number}"))
         found = Ground(system, Kisum(folder, given), http, oracle, load, company, random)
-        await wait_until(
-            load.ask_all,
-            lambda answers: all(asked.answer is Answer.ALLOWED for asked in answers),
-            describe="everybody may do everything",
-        )
+
+        async def refused() -> list[str]:
+            return load.differing(await load.ask_all())
+
+        await wait_until(refused, lambda found: not found, describe="everybody may do everything")
         progress.line(f"A company of {members} members, each with all rights; seed {seed}\n")
         yield found
 

@@ -95,8 +95,8 @@ async def _finish(here: Ground, outcome: Outcome, stopped_at: float) -> float:
     Until then nothing may be decided: the new state of the one beside the old state of the other never was.
     """
     await wait_until(
-        here.load.ask_all,
-        lambda answers: all(asked.answer is Answer.UNKNOWN for asked in answers),
+        lambda: _decisions(here),
+        lambda number: number == 0,
         describe="Finance decides nothing any more",
         timeout_seconds=_REACTION_SECONDS,
     )
@@ -119,6 +119,11 @@ async def _finish(here: Ground, outcome: Outcome, stopped_at: float) -> float:
     ]
     outcome.require("decided before both owners were published", decided)
     return finished_at
+
+
+async def _decisions(here: Ground) -> int:
+    """How many of all questions are answered otherwise than 503."""
+    return sum(asked.answer is not Answer.UNKNOWN for asked in await here.load.ask_all())
 
 
 async def _finish_owner(here: Ground, outcome: Outcome, owner: str) -> None:

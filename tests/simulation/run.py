@@ -19,7 +19,7 @@ from tests.simulation.history import Outcome, run
 from tests.simulation.plan import Plan, plan_of
 
 #: Small enough that a few rows are many, and long enough that who waits to lead does not do most of the work.
-_LIMITS: Final = (
+LIMITS: Final = (
     (leader, {"_ROUND_ROWS_MAX": 6, "CHUNK_ROWS_MAX": 3}),
     (renewal, {"CHUNK_ROWS_MAX": 3}),
     (relay, {"_LOCK_INTERVAL_SECONDS": 1.0}),
@@ -30,7 +30,7 @@ _SHRINKING_EXAMPLES_MAX: Final = 1000
 def prepare() -> None:
     """What histories need of the process they run in."""
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory(), processors=[_drop])
-    for module, limits in _LIMITS:
+    for module, limits in LIMITS:
         absent = limits.keys() - vars(module).keys()
         if absent:
             raise LookupError(f"{module.__name__} has no {', '.join(absent)}")
