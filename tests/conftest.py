@@ -2,12 +2,17 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
+from hypothesis import HealthCheck, settings
 
 from infra.kafka.connection import KafkaConnection
 from infra.telemetry.logging import configure_logging
 from tests.harness.runtime import Runtime, embedded_runtime
 
 configure_logging()
+
+# How long something takes says nothing of whether it is right, least of all on a busy machine.
+settings.register_profile("kisum", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("kisum")
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
