@@ -13,8 +13,11 @@ import struct
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Final, Literal
 from uuid import UUID
+
+from pydantic import BaseModel
 
 from contracts.events.auth import (
     Delegation,
@@ -127,8 +130,12 @@ def fingerprint() -> str:
     """What stored bytes depend on: the format, the modules, the permission bits, and what events can be read."""
     lines = [f"format {FORMAT_VERSION}", *(f"module {module}" for module in MODULES)]
     lines += [f"{module} {row.key} {row.bit}" for module, rows in PERMISSIONS.items() for row in rows.values()]
-    lines += [json.dumps(event.model_json_schema(), sort_keys=True) for event in _EVENTS]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return hashlib.sha256("\n".join([*lines, *_schemas(_EVENTS)]).encode()).hexdigest()
+
+
+@cache
+def _schemas(events: tuple[type[BaseModel], ...]) -> list[str]:
+    return [json.dumps(event.model_json_schema(), sort_keys=True) for event in events]
 
 
 def microseconds(instant: datetime) -> int:

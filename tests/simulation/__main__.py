@@ -21,7 +21,9 @@ from typing import Final
 from tests.simulation.defects import Defect, DefectDoesNotApplyError, defects, planted
 
 _ROOT: Final = Path(__file__).parents[2]
-_PARTS: Final = ("histories", "differential", "defects")
+_KINDS: Final = ("histories", "differential", "defects")
+#: Histories after which a line tells how a long run goes.
+_PART_MAX: Final = 1000
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -31,10 +33,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--histories", type=int, default=2000)
     parser.add_argument("--pairs", type=int, default=1_000_000, help="questions of the differential")
     parser.add_argument("--processes", type=int, default=max(1, os.cpu_count() or 1))
-    parser.add_argument("--only", choices=_PARTS, default=None)
+    parser.add_argument("--only", choices=_KINDS, default=None)
     asked = parser.parse_args(arguments)
     seed = secrets.randbelow(10**9) if asked.seed is None else asked.seed
-    parts = _PARTS if asked.only is None else (asked.only,)
+    parts = _KINDS if asked.only is None else (asked.only,)
     _say(
         f"seed {seed}, {asked.processes} processes, {platform.machine()} with {os.cpu_count()} cores, "
         f"Python {platform.python_version()}"
@@ -55,12 +57,11 @@ def main(arguments: Sequence[str]) -> int:
 
 def _histories(seed: int, count: int, processes: int) -> bool:
     begun = time.monotonic()
+    ok = True
     with ThreadPoolExecutor(processes) as pool:
-        runs = list(pool.map(lambda part: _run_histories(_ROOT, *part), _parts_of(seed, count, processes)))
-    for run in runs:
-        sys.stdout.write(run.stdout)
-        sys.stderr.write(run.stderr)
-    ok = all(run.returncode == 0 for run in runs)
+        for run in pool.map(lambda part: _run_histories(_ROOT, *part), _parts_of(seed, count, processes)):
+            ok = ok and run.returncode == 0
+            _say(f"{run.stdout}{run.stderr}".rstrip())
     _say(
         f"histories: {count} from seed {seed} in {time.monotonic() - begun:.0f} s: "
         f"{'0 over-grants, 0 differences after the final rebuild' if ok else 'FAILED'}"
@@ -69,7 +70,7 @@ def _histories(seed: int, count: int, processes: int) -> bool:
 
 
 def _parts_of(seed: int, count: int, processes: int) -> Iterator[tuple[int, int]]:
-    each = -(-count // processes)
+    each = min(-(-count // processes), _PART_MAX)
     for start in range(0, count, each):
         yield seed + start, min(each, count - start)
 
