@@ -6,6 +6,7 @@ answered. The cache is written by this task only, in the one process whose turn 
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Final
 from uuid import UUID
@@ -175,13 +176,15 @@ class Feed:
         self._received = []
         head = self._cache.head()
         for owner in OWNERS:
-            # What was read before may have ended with the loss of a log, as in `_distrust`. The newest heartbeat
-            # there is comes first.
-            was_begun = not head.complete and bool(self._cache.positions(head.active))
+            # What was read before may have ended with the loss of a log, as in `_distrust`, as may have the generation
+            # before this one. The newest heartbeat there is comes first.
+            was_begun = not head.complete and (head.generation > 1 or bool(self._cache.positions(head.active)))
             self._unproving[owner] = 1 + _UNPROVING_HEARTBEATS if was_begun else 0
         live = self._replay(self._cache.head().active)
         rebuild: _Rebuild | None = None
-        try:
+        # Who is cancelled while one client ends has to end the other too.
+        async with AsyncExitStack() as clients:
+            clients.push_async_callback(live.stop)
             await live.start()
             await self._hear_owners(live)
             await live.follow_states()
@@ -189,15 +192,11 @@ class Feed:
             while True:
                 changed = await self._take(live, POLL_MILLISECONDS if rebuild is None else 0)
                 if rebuild is None:
-                    rebuild = await self._begin_rebuild()
+                    rebuild = await self._begin_rebuild(clients)
                 elif await self._advance(rebuild, live, changed):
                     return
                 self._raise_alarms()
                 self._assert_heard()
-        finally:
-            await live.stop()
-            if rebuild is not None:
-                await rebuild.replay.stop()
 
     def _replay(self, generation: int) -> Replay:
         return Replay(
@@ -295,19 +294,18 @@ class Feed:
 
     # Rebuild.
 
-    async def _begin_rebuild(self) -> _Rebuild | None:
-        """A rebuild, where one was asked for and the active generation can serve meanwhile."""
+    async def _begin_rebuild(self, clients: AsyncExitStack) -> _Rebuild | None:
+        """A rebuild, where one was asked for and the active generation can serve meanwhile; its client ends with the
+        others.
+        """
         asked, done = self._cache.rebuilds()
         if asked == done or not self._cache.head().complete:
             return None
         _log.info("the cache is rebuilt from the log", request=asked)
         replay = self._replay(self._cache.empty_other())
-        try:
-            await replay.start()
-            await replay.follow_states()
-        except BaseException:
-            await replay.stop()
-            raise
+        clients.push_async_callback(replay.stop)
+        await replay.start()
+        await replay.follow_states()
         return _Rebuild(replay, Comparison(request=asked))
 
     async def _advance(self, rebuild: _Rebuild, live: Replay, changed: Sequence[Upsert | Quarantine]) -> bool:
@@ -406,7 +404,7 @@ class Feed:
                 )
             elif isinstance(change, BlockPartition):
                 _log.error(
-                    "a record's key cannot be read: its partition is in quarantine",
+                    "a record of no subject of its partition cannot be read: the partition is in quarantine",
                     topic=topic,
                     partition=number,
                     offset=record.offset,

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from aiokafka.partitioner import murmur2
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -19,6 +18,7 @@ from contracts.events.entitlements import EntitlementChanged
 from contracts.events.heartbeat import Heartbeat
 from contracts.payload import EPOCH_MAX, VERSION_MAX, Payload
 from contracts.topics import TOPICS, Topic
+from infra.kafka import partitioner
 
 COMPANIES: Final = "entitlements.companies.v1"
 MEMBERSHIPS: Final = "auth.memberships.v1"
@@ -52,7 +52,7 @@ def partitions_of(owner: str) -> list[Partition]:
 
 def partition_of(topic: str, record_key: bytes) -> Partition:
     """Where the record of a key lies: murmur2, as every producer is told to."""
-    return topic, (murmur2(record_key) & 0x7FFFFFFF) % STATE_TOPICS[topic].partitions
+    return topic, partitioner.partition_of(record_key, STATE_TOPICS[topic].partitions)
 
 
 def _company(text: str) -> bytes:
@@ -136,13 +136,21 @@ class Ingest:
         self._root_key = root_key
 
     def change_of(self, topic: str, partition: int, record_key: bytes | None, value: bytes | None) -> Change:
-        """What a record of a state topic changes."""
-        raw_key = record_key or b""
+        """What a record of a state topic changes.
+
+        One that cannot be read is of no subject where its key does not belong into this partition either. What would
+        end that subject's quarantine comes in the key's own partition, and whoever reads the log again may read it
+        before this one.
+        """
+        raw_key, found_in = record_key or b"", (topic, partition)
         key = subject_key(topic, raw_key)
-        if key is None:
+        change = None if key is None else self._change_of_subject(topic, key, raw_key, value)
+        if change is None or (isinstance(change, Quarantine) and partition_of(topic, raw_key) != found_in):
             # Null under exactly these bytes is the owner's withdrawal, the only tombstone that is accepted.
-            blocked = (topic, partition)
-            return UnblockPartition(blocked, raw_key) if value is None else BlockPartition(blocked, raw_key)
+            return UnblockPartition(found_in, raw_key) if value is None else BlockPartition(found_in, raw_key)
+        return change
+
+    def _change_of_subject(self, topic: str, key: bytes, raw_key: bytes, value: bytes | None) -> Upsert | Quarantine:
         if value is None:
             return Quarantine(key, "a tombstone")
         try:

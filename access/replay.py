@@ -10,20 +10,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-import structlog
 from aiokafka import TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
 from access.cache import Anchor, Cache, Partition
 from access.ingest import HEARTBEAT_TOPICS, STATE_TOPICS
 from contracts.topics import wire_name
-from infra.kafka.clients import Kafka, Record
-
-_log = structlog.get_logger("kisum.access")
+from infra.kafka.clients import Kafka, Record, stop_reader
 
 POLL_MILLISECONDS: Final = 500
 _PARTITION_FETCH_MAX_BYTES: Final = 4 * 1024 * 1024
-_STOP_SECONDS: Final = 3.0
 
 
 class TopicsMissingError(Exception):
@@ -175,22 +171,7 @@ class Replay:
 
     async def stop(self) -> None:
         """End the client, also where the task is cancelled meanwhile. One that does not end in time is left alone."""
-        stopping = asyncio.ensure_future(self._reader.stop())
-        loop = asyncio.get_running_loop()
-        until = loop.time() + _STOP_SECONDS
-        cancellation: asyncio.CancelledError | None = None
-        while not stopping.done() and loop.time() < until:
-            try:
-                await asyncio.wait({stopping}, timeout=until - loop.time())
-            except asyncio.CancelledError as cancelled:
-                cancellation = cancelled
-        if not stopping.done():
-            stopping.cancel()
-            _log.error("a Kafka client could not be stopped", seconds=_STOP_SECONDS)
-        elif (error := stopping.exception()) is not None:
-            _log.warning("a Kafka client did not stop cleanly", error=repr(error))
-        if cancellation is not None:
-            raise cancellation
+        await stop_reader(self._reader)
 
     def _fresh(self, partition: Partition, batch: Iterable[Record]) -> Iterator[Record]:
         """What the generation has not read yet. Raises LogReplacedError where what it read last is another record."""

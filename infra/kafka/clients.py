@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 from confluent_kafka import KafkaException, TopicCollection
@@ -21,9 +22,11 @@ from infra.kafka.producer import give_up, new_producer
 from infra.kafka.starting import start_whole
 
 _LOOK_TIMEOUT_SECONDS: Final = 3.0
+_STOP_SECONDS: Final = 3.0
 _KAFKA_ALPHABET: Final = str.maketrans("+/", "-_")
 
-_log: Final = logging.getLogger(__name__)
+_library_log: Final = logging.getLogger(__name__)
+_log: Final = structlog.get_logger("kisum.kafka")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,28 @@ class RecordReader(Protocol):
     async def stop(self) -> None: ...
 
 
+async def stop_reader(reader: RecordReader) -> None:
+    """End a reader, also where the task is cancelled meanwhile, be it again and again: a stop that is cancelled half
+    way leaves connections open. One that does not end within 3 s is left alone.
+    """
+    stopping = asyncio.ensure_future(reader.stop())
+    loop = asyncio.get_running_loop()
+    until = loop.time() + _STOP_SECONDS
+    cancellation: asyncio.CancelledError | None = None
+    while not stopping.done() and loop.time() < until:
+        try:
+            await asyncio.wait({stopping}, timeout=until - loop.time())
+        except asyncio.CancelledError as cancelled:
+            cancellation = cancelled
+    if not stopping.done():
+        stopping.cancel()
+        _log.error("a Kafka client could not be stopped", seconds=_STOP_SECONDS)
+    elif (error := stopping.exception()) is not None:
+        _log.warning("a Kafka client did not stop cleanly", error=repr(error))
+    if cancellation is not None:
+        raise cancellation
+
+
 class LogWatch(Protocol):
     """Asks about topics what readers and producers cannot see."""
 
@@ -146,7 +171,7 @@ class KafkaClients:
         )
 
     def watch(self, *, client_id: str) -> LogWatch:
-        return _Watch(AdminClient({**self.connection.confluent(), "client.id": client_id}, logger=_log))
+        return _Watch(AdminClient({**self.connection.confluent(), "client.id": client_id}, logger=_library_log))
 
 
 class _Producer:

@@ -1,6 +1,7 @@
 """Whether a leader may publish: only from the database that published before, or one said to be in its place."""
 
 import asyncio
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -8,29 +9,44 @@ import structlog
 from infra.outbox.log import LogUnavailableError
 from infra.outbox.parts import Parts, Status
 from infra.outbox.store import Publisher, Server, Store
-from infra.outbox.survey import Survey, last_heartbeat, survey
+from infra.outbox.survey import LastHeartbeat, Survey, last_heartbeat, survey
 
 _LOOK_INTERVAL_SECONDS: Final = 1.0
 
 _log: Final = structlog.get_logger("kisum.outbox")
 
 
-async def be_admitted(parts: Parts, status: Status, store: Store) -> tuple[Publisher, Survey | None]:
-    """Return when this leader may publish, with what was found in the logs where it publishes a restored database.
+@dataclass(frozen=True)
+class Admission:
+    """As whom a leader publishes, and what it knows of the log that its database need not know.
+
+    :ivar surveyed: what was found in the logs of a restored database, all of which is then published anew.
+    """
+
+    publisher: Publisher
+    told: LastHeartbeat
+    surveyed: Survey | None = None
+
+
+async def be_admitted(parts: Parts, status: Status, store: Store) -> Admission:
+    """Return when this leader may publish.
 
     Until then nothing is published, not even heartbeats: readers know that they hear nothing.
     """
     while True:
         publisher = await store.publisher()
         try:
+            told = LastHeartbeat()
+            if parts.heartbeats is not None:
+                told = await last_heartbeat(parts.kafka, parts.heartbeats)
             if publisher.restore is not None or not publisher.epoch_complete:
-                return await _begin_epoch(parts, store, publisher)
-            refusal = publisher.refusal or await _why_refused(parts, store, publisher)
+                return await _begin_epoch(parts, store, publisher, told)
+            refusal = publisher.refusal or await _why_refused(store, publisher, told)
         except LogUnavailableError as gone:
             _log.warning("the log is not available", reason=str(gone))
         else:
             if refusal is None:
-                return publisher, None
+                return Admission(publisher, told)
             if publisher.refusal is None:
                 # For good: what tells of it may be gone in an hour, as heartbeats are.
                 await store.refuse(refusal)
@@ -45,17 +61,15 @@ async def be_admitted(parts: Parts, status: Status, store: Store) -> tuple[Publi
         await asyncio.sleep(_LOOK_INTERVAL_SECONDS)
 
 
-async def _why_refused(parts: Parts, store: Store, publisher: Publisher) -> str | None:
+async def _why_refused(store: Store, publisher: Publisher, told: LastHeartbeat) -> str | None:
     server = await store.server()
     if publisher.server is not None and publisher.server != server:
         return _another_server(publisher.server, server)
-    if parts.heartbeats is not None:
-        told = await last_heartbeat(parts.kafka, parts.heartbeats)
-        if told > (publisher.epoch, publisher.publish_counter):
-            return (
-                f"its last heartbeat told of epoch {told[0]} and {told[1]} records published, and the database"
-                f" knows of epoch {publisher.epoch} and {publisher.publish_counter}"
-            )
+    if (told.epoch, told.publish_counter) > (publisher.epoch, publisher.publish_counter):
+        return (
+            f"its last heartbeat told of epoch {told.epoch} and {told.publish_counter} records published, and the"
+            f" database knows of epoch {publisher.epoch} and {publisher.publish_counter}"
+        )
     if publisher.server is None:
         await store.adopt_server(server)
     return None
@@ -67,13 +81,10 @@ def _another_server(known: Server, found: Server) -> str:
     return f"PostgreSQL was recovered or promoted since it published: {found}, not {known}"
 
 
-async def _begin_epoch(parts: Parts, store: Store, publisher: Publisher) -> tuple[Publisher, Survey]:
+async def _begin_epoch(parts: Parts, store: Store, publisher: Publisher, told: LastHeartbeat) -> Admission:
     """Raise the epoch above all there have been. One that was begun and not finished is raised again."""
     found = await survey(parts.kafka, parts.topics)
-    epochs = [publisher.epoch, found.epoch]
-    if parts.heartbeats is not None:
-        epochs.append((await last_heartbeat(parts.kafka, parts.heartbeats))[0])
-    epoch = max(epochs) + 1
+    epoch = max(publisher.epoch, found.epoch, told.epoch) + 1
     await store.begin_epoch(epoch, await store.server())
     _log.warning("a restored database is published under a new epoch", epoch_before=publisher.epoch, epoch=epoch)
-    return await store.publisher(), found
+    return Admission(await store.publisher(), told, found)

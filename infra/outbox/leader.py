@@ -8,14 +8,15 @@ from typing import Any, Final, NoReturn
 import structlog
 
 from contracts.errors import DomainError, Kind
+from infra.outbox.admission import Admission
 from infra.outbox.bulk import CHUNK_ROWS_MAX
 from infra.outbox.heartbeat import INTERVAL_SECONDS, heartbeat_row
 from infra.outbox.log import BatchRows, Log, LogUnavailableError, Sent
 from infra.outbox.parts import Parts, Status
 from infra.outbox.renewal import Renewal
 from infra.outbox.source import publish_again
-from infra.outbox.store import Progress, Publisher, Refusal, Row, Settlement, Store, StoreLostError
-from infra.outbox.survey import Partition, Survey
+from infra.outbox.store import Progress, Refusal, Row, Settlement, Store, StoreLostError
+from infra.outbox.survey import Partition
 from infra.outbox.tail import Tail
 from infra.outbox.unknown import unknown_state_of
 from infra.outbox.watch import SeenTopics, TopicWatch
@@ -26,6 +27,8 @@ from infra.tasks import end_tasks
 _ROUND_ROWS_MAX: Final = 1000
 _WATCH_INTERVAL_SECONDS: Final = 0.5
 _WATCH_AGE_MAX_SECONDS: Final = 5.0
+#: A broker that took so long to answer was away, and may have come back with another log: all clients are made anew.
+_ABSENCE_SECONDS: Final = 3.0
 _BACKOFF_MIN_SECONDS: Final = 0.05
 _BACKOFF_MAX_SECONDS: Final = 1.0
 _RENEWAL_RETRY_SECONDS: Final = 1.0
@@ -40,19 +43,15 @@ class RestoreAskedError(Exception):
 
 
 class Leader:
-    """Publishes until the store is lost, or a restore is asked for.
+    """Publishes until the store is lost, or a restore is asked for."""
 
-    :param surveyed: what was found in the logs of a restored database, all of which is then published anew.
-    """
-
-    def __init__(
-        self, parts: Parts, status: Status, store: Store, publisher: Publisher, surveyed: Survey | None
-    ) -> None:
+    def __init__(self, parts: Parts, status: Status, store: Store, admission: Admission) -> None:
         self._parts = parts
         self._status = status
         self._store = store
-        self._publisher = publisher
-        self._surveyed = surveyed
+        self._publisher = admission.publisher
+        self._told = admission.told
+        self._surveyed = surveyed = admission.surveyed
         self._states = {topic.name for topic in parts.states}
         self._wake = asyncio.Event()
         self._batch_rows = BatchRows()
@@ -196,8 +195,8 @@ class Leader:
             _, bulk = await self._store.read_states(Lane.BULK, CHUNK_ROWS_MAX + held)
             sees_all = sees_all and len(bulk) < CHUNK_ROWS_MAX + held
             rows += bulk
-        of_before = [row for row in rows if row.fact_id is None and row.epoch < self._publisher.epoch]
-        await self._send(log, [row for row in rows if row not in of_before and not self._is_acknowledged(row)])
+        of_before = [row for row in rows if self._is_of_before(row)]
+        await self._send(log, [row for row in rows if not (self._is_of_before(row) or self._is_acknowledged(row))])
         if of_before:
             await self._renew_rows(of_before)
             return True
@@ -207,6 +206,9 @@ class Leader:
             self._whole_round = self._rounds
             self._has_whole_round.set()
         return not sees_all
+
+    def _is_of_before(self, row: Row) -> bool:
+        return row.fact_id is None and row.epoch < self._publisher.epoch
 
     async def _renew_rows(self, rows: Sequence[Row]) -> None:
         """Have rows published again that were written under an older epoch: by transactions that began before this one.
@@ -246,7 +248,7 @@ class Leader:
         self._raise_errors(outcomes)
 
     async def _send_nulls(self, log: Log) -> None:
-        """Answer records whose key nobody can read."""
+        """Answer records whose key is none, or none of their partition."""
         unreadable = {} if self._tail is None else self._tail.nulls()
         for (topic, partition), suspects in unreadable.items():
             found = [(suspect, suspect.last_offset) for suspect in suspects]
@@ -256,7 +258,7 @@ class Leader:
             self._note([sent])
             self._raise_errors([sent])
             for suspect, offset in found:
-                _log.error("a record whose key nobody can read; answered with a null record", **suspect.found)
+                _log.error("a record under no key of its partition; answered with a null record", **suspect.found)
                 if self._tail is not None:
                     self._tail.answered(suspect, up_to_offset=offset)
 
@@ -367,6 +369,9 @@ class Leader:
         while True:
             await asyncio.sleep(_WATCH_INTERVAL_SECONDS)
             await self._compare(watch)
+            away_seconds = _monotonic_seconds() - self._seen_at
+            if away_seconds > _ABSENCE_SECONDS:
+                raise LogUnavailableError(f"the broker was away for {away_seconds:.1f} s")
 
     async def _compare(self, watch: TopicWatch) -> None:
         """Find logs that are not the ones that were written, or are shorter. Raises LogUnavailableError on any."""
@@ -376,13 +381,17 @@ class Leader:
         began_at = _monotonic_seconds()
         seen = await watch.look()
         lost, self._suspected = self._suspected, set()
+        if self._tail is not None:
+            lost |= self._tail.take_lost()
         for partition, end in seen.ends.items():
             topic_id = seen.topic_ids[partition[0]]
             known = self._progress.get(partition)
             if known is None:
                 # Nothing was ever acknowledged here; what the log holds all the same is checked from its beginning.
-                self._progress[partition] = Progress(*partition, topic_id, end, 0)
-            elif known.topic_id != topic_id or end < max(before[partition], self._ends.get(partition, 0)):
+                known = self._progress[partition] = Progress(*partition, topic_id, end, 0)
+            # A database that was restored knows only of an earlier end.
+            told = self._told.end_of(partition, topic_id)
+            if known.topic_id != topic_id or end < max(before.get(partition, 0), self._ends.get(partition, told)):
                 lost.add(partition)
         if lost:
             await self._lose(lost, seen)
@@ -442,8 +451,8 @@ class Leader:
         elif is_another:
             self._fill_to[partition] = end + 1
         else:
-            reached = max(self._reached(known), self._ends.get(partition, 0)) + _ROUND_ROWS_MAX
-            self._fill_to[partition] = max(self._fill_to.get(partition, 0), reached)
+            reached = max(self._reached(known), self._ends.get(partition, self._told.end_of(partition, topic_id)))
+            self._fill_to[partition] = max(self._fill_to.get(partition, 0), reached + _ROUND_ROWS_MAX)
         known.checked_offset = 0 if is_another else min(known.checked_offset, end)
         known.topic_id, known.acknowledged_offset = topic_id, end
         self._ends[partition] = end

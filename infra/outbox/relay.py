@@ -113,9 +113,9 @@ class Relay(Status):
 
     async def _lead(self, store: Store) -> NoReturn:
         while True:
-            publisher, surveyed = await be_admitted(self._parts, self, store)
+            admission = await be_admitted(self._parts, self, store)
             self.refusal = None
-            leader = Leader(self._parts, self, store, publisher, surveyed)
+            leader = Leader(self._parts, self, store, admission)
             try:
                 await together(leader.publish(), leader.heal(), leader.renew())
             except RestoreAskedError:

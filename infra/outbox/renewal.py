@@ -7,7 +7,7 @@ from typing import Any
 from contracts.topics import Topic
 from infra.outbox.bulk import CHUNK_ROWS_MAX, in_chunks
 from infra.outbox.parts import Parts
-from infra.outbox.source import publish_again, readable_key
+from infra.outbox.source import is_astray, publish_again, readable_key
 from infra.outbox.survey import Partition, read_through
 from infra.outbox.writer import Lane
 
@@ -40,8 +40,7 @@ class Renewal:
             self.republished = before + count
             await self.tell(self.republished, self.withdrawn)
             page = await source.keys(work, after=after, limit=CHUNK_ROWS_MAX)
-            for key in page:
-                await source.republish(work, key, now=self.parts.clock(), lane=Lane.BULK)
+            await source.republish_all(work, page, now=self.parts.clock(), lane=Lane.BULK)
             known.update(map(hash, page))
             return (page[-1], count + len(page)) if page else None
 
@@ -59,16 +58,18 @@ class Renewal:
         """Publish for every key of the log that is not known the form of its state that gives nothing.
 
         :param until: up to where the log is read.
-        :param unreadable: told of each record whose bytes are no key. Raises LogUnavailableError.
+        :param unreadable: told of each record whose bytes are no key, or none of its partition.
+
+        Raises LogUnavailableError.
         """
         source = self.parts.sources[topic.name]
         strangers: dict[str, None] = {}
 
         async def visit(partition: Partition, record: Any) -> None:
             key = readable_key(source, record.key)
-            if key is None:
+            if key is None or is_astray(topic, partition[1], record.key):
                 unreadable(partition, record)
-            elif hash(key) not in known:
+            if key is not None and hash(key) not in known:
                 strangers[key] = None
                 if len(strangers) == CHUNK_ROWS_MAX:
                     await self._withdraw(topic, known, strangers)

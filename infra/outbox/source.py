@@ -1,9 +1,11 @@
 """What a relay asks of the service whose states it publishes, for each of its state topics."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
+from contracts.topics import Topic
+from infra.kafka.partitioner import partition_of
 from infra.outbox.writer import Lane, Revision
 
 
@@ -24,6 +26,12 @@ class StateSource(Protocol):
         Under the version it has, or, given `above`, under `next_version`, which is written to the row.
         """
 
+    async def republish_all(self, work: Any, keys: Sequence[str], *, now: datetime, lane: Lane) -> None:
+        """`republish` each of a page of keys, under the versions they have; of many rows, not with queries for each.
+
+        Their rows are locked in this order, which is that of `keys`.
+        """
+
     async def withdraw(
         self, work: Any, key: str, *, now: datetime, above: int | None = None, lane: Lane = Lane.INTERACTIVE
     ) -> Revision | None:
@@ -33,6 +41,16 @@ class StateSource(Protocol):
         Where a row of this key may be written later, one is written now, in that form: what comes later goes on from
         its version.
         """
+
+
+def one_by_one(republish: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Coroutine[Any, Any, None]]:
+    """The `republish_all` of a source that has few rows."""
+
+    async def republish_all(work: Any, keys: Sequence[str], *, now: datetime, lane: Lane) -> None:
+        for key in keys:
+            await republish(work, key, now=now, lane=lane)
+
+    return republish_all
 
 
 async def publish_again(
@@ -52,3 +70,10 @@ def readable_key(source: StateSource, raw_key: bytes | None) -> str | None:
     except UnicodeDecodeError:
         return None
     return key if source.is_key(key) else None
+
+
+def is_astray(topic: Topic, partition: int, raw_key: bytes | None) -> bool:
+    """Whether these bytes belong into another partition. Readers who cannot read such a record block the one it is in,
+    as for bytes that are no key.
+    """
+    return partition_of(raw_key or b"", topic.partitions) != partition

@@ -13,7 +13,7 @@ from contracts.envelope import Envelope, UndecodableEventError, decode
 from contracts.events.heartbeat import Heartbeat
 from contracts.payload import EPOCH_MAX, VERSION_MAX
 from contracts.topics import Topic, wire_name
-from infra.kafka.clients import Kafka
+from infra.kafka.clients import Kafka, stop_reader
 from infra.outbox.log import LogUnavailableError
 
 #: What an owner publishes above. Half of what readers believe: the other half is room to count on in.
@@ -33,6 +33,21 @@ Partition = tuple[str, int]
 Visit = Callable[[Partition, Any], Awaitable[None]]
 
 
+@dataclass(frozen=True)
+class LastHeartbeat:
+    """What the newest heartbeat said; zeros and nothing where there is none."""
+
+    epoch: int = 0
+    publish_counter: int = 0
+    #: Where each partition ended, with the id that its topic had.
+    ends: Mapping[Partition, tuple[str, int]] = field(default_factory=dict)
+
+    def end_of(self, partition: Partition, topic_id: str) -> int:
+        """Up to where the log must reach if nothing was lost of it; 0 where nothing is known of this log."""
+        told_id, end = self.ends.get(partition, (topic_id, 0))
+        return end if told_id == topic_id else 0
+
+
 @dataclass
 class Survey:
     """What the logs say of the epochs there have been.
@@ -47,9 +62,9 @@ class Survey:
     ends: dict[Partition, int] = field(default_factory=dict)
 
 
-async def last_heartbeat(kafka: Kafka, topic: Topic) -> tuple[int, int]:
-    """Epoch and publish counter of the newest heartbeat there is; zeros where there is none. LogUnavailableError."""
-    newest = (0, 0)
+async def last_heartbeat(kafka: Kafka, topic: Topic) -> LastHeartbeat:
+    """The newest heartbeat there is. Raises LogUnavailableError."""
+    newest = LastHeartbeat()
 
     async def visit(_: Partition, record: Any) -> None:
         nonlocal newest
@@ -57,8 +72,17 @@ async def last_heartbeat(kafka: Kafka, topic: Topic) -> tuple[int, int]:
             event: Envelope[Any] = decode(record.value or b"", topic.payloads)
         except UndecodableEventError:
             return
-        if isinstance(event.data, Heartbeat) and event.epoch <= FOLLOWED_EPOCH_MAX:
-            newest = max(newest, (event.epoch, event.data.publish_counter))
+        if not isinstance(event.data, Heartbeat) or event.epoch > FOLLOWED_EPOCH_MAX:
+            return
+        if (event.epoch, event.data.publish_counter) >= (newest.epoch, newest.publish_counter):
+            newest = LastHeartbeat(
+                event.epoch,
+                event.data.publish_counter,
+                {
+                    (position.topic, position.partition): (position.topic_id, position.next_offset)
+                    for position in event.data.positions
+                },
+            )
 
     await read_through(kafka, (topic,), visit, last_records=_LAST_HEARTBEATS)
     return newest
@@ -136,7 +160,7 @@ async def read_through(
     except (KafkaError, OSError) as error:
         raise LogUnavailableError(repr(error)) from error
     finally:
-        await reader.stop()
+        await stop_reader(reader)
 
 
 def revision_of(value: bytes | None) -> tuple[int, int]:

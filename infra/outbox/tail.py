@@ -22,9 +22,9 @@ from contracts.envelope import UndecodableEventError, decode
 from contracts.errors import DomainError, Kind
 from contracts.topics import Topic, wire_name
 from infra.clock import Clock
-from infra.kafka.clients import Kafka, RecordReader
+from infra.kafka.clients import Kafka, Record, RecordReader, stop_reader
 from infra.outbox.log import LogUnavailableError, Sent
-from infra.outbox.source import StateSource, publish_again, readable_key
+from infra.outbox.source import StateSource, is_astray, publish_again, readable_key
 from infra.outbox.store import Progress
 from infra.outbox.survey import FOLLOWED_VERSION_MAX, Partition, is_believable, revision_of
 from infra.outbox.writer import Lane
@@ -44,12 +44,15 @@ _log: Final = structlog.get_logger("kisum.outbox")
 
 @dataclass
 class Suspect:
-    """A key of which records were found that the leader did not send. Many of one key are one."""
+    """A key of which records were found that the leader did not send. Many of one key are one.
+
+    A record that is not in its key's partition is two: one to be answered in each.
+    """
 
     topic: str
     partition: int
     raw_key: bytes
-    #: None where the bytes are no key of the topic.
+    #: None where the bytes are no key of the topic, or of the partition: answered there, with a null record.
     key: str | None
     #: The first and the last of the records.
     first_offset: int
@@ -81,9 +84,17 @@ class _Checked:
     gate: int
     #: The furthest it was ever judged, also where the log has become shorter since.
     reached: int = 0
+    #: The record before the next to judge, and whether a client has still to see that it is what it was.
+    last: Record | None = None
+    is_unsettled: bool = False
     own: deque[tuple[int, int]] = field(default_factory=deque)
-    #: By key, in the order of their first offsets.
-    suspects: dict[bytes, Suspect] = field(default_factory=dict)
+    #: By bytes and key, in the order of their first offsets.
+    suspects: dict[tuple[bytes, str | None], Suspect] = field(default_factory=dict)
+
+    @property
+    def next_offset(self) -> int:
+        """Where a client begins: with the last record that was judged, by which the log is known again."""
+        return self.fetched if self.last is None else self.last.offset
 
     def advance(self) -> None:
         """All before the first suspect is checked."""
@@ -130,8 +141,10 @@ class Tail:
             for known in progress
             if known.topic in self._topics
         }
-        self._unjudged: deque[tuple[Partition, Any]] = deque()
+        self._unjudged: deque[tuple[Partition, Record]] = deque()
         self._has_suspects = asyncio.Event()
+        #: Partitions that were found to have lost what was in them.
+        self._lost: set[Partition] = set()
 
     @property
     def doubt(self) -> str | None:
@@ -143,7 +156,11 @@ class Tail:
                 f"{overtaking.topic}/{overtaking.partition} holds, at {overtaking.last_offset}, a state of epoch"
                 f" {epoch}, version {version}, which this database has not come to"
             )
-        unchecked = [name for name, checked in self._partitions.items() if checked.known.checked_offset < checked.gate]
+        unchecked = [
+            name
+            for name, checked in self._partitions.items()
+            if checked.is_unsettled or checked.known.checked_offset < checked.gate
+        ]
         return f"{unchecked[0][0]}/{unchecked[0][1]} is not checked yet" if unchecked else None
 
     def note_sent(self, sent: Sent) -> None:
@@ -166,12 +183,18 @@ class Tail:
         checked = self._partitions.get(partition)
         return 0 if checked is None else checked.reached
 
+    def take_lost(self) -> set[Partition]:
+        """Partitions that lost something and do not show it by their length, told once."""
+        lost, self._lost = self._lost, set()
+        return lost
+
     def start_over(self, partition: Partition, *, offset: int, end: int) -> None:
         """The log is another one, or shorter: what is known of it holds no more. Before it is read again."""
         self._unjudged = deque((other, record) for other, record in self._unjudged if other != partition)
         checked = self._partitions[partition]
         checked.fetched = checked.judged = checked.known.checked_offset = offset
         checked.gate, checked.reached = end, 0
+        checked.last, checked.is_unsettled = None, False
         checked.own.clear()
         checked.suspects.clear()
 
@@ -187,6 +210,7 @@ class Tail:
             if not own or record.offset < own[0][0]:
                 self.suspect(partition, record)
             checked.judged = record.offset + 1
+            checked.last = record
             checked.reached = max(checked.reached, checked.judged)
             touched.add(partition)
         for partition in touched:
@@ -197,20 +221,25 @@ class Tail:
         topic, raw_key = self._topics[partition[0]], record.key or b""
         key = readable_key(self._sources[topic.name], raw_key)
         suspects = self._partitions[partition].suspects
-        if key is None and record.value is None:
+        is_blocking = key is None or is_astray(topic, partition[1], raw_key)
+        if is_blocking and record.value is None:
             # The one tombstone that readers accept, whoever sent it.
-            suspects.pop(raw_key, None)
+            is_answer = suspects.pop((raw_key, None), None) is not None
+            if not raw_key and not is_answer and not self._partitions[partition].known.lost:
+                # A log was filled by a leader whose database was restored since, or this one would know of the loss.
+                self._lost.add(partition)
             return
-        known = suspects.get(raw_key)
-        if known is None:
-            known = Suspect(*partition, raw_key, key, record.offset, record.offset)
-            suspects[raw_key] = known
-        known.last_offset = record.offset
-        known.not_before = 0.0
-        if key is not None:
-            self._note_claim(topic, known, record.value)
+        for answered in dict.fromkeys((key, None) if is_blocking else (key,)):
+            known = suspects.get((raw_key, answered))
+            if known is None:
+                known = Suspect(*partition, raw_key, answered, record.offset, record.offset)
+                suspects[raw_key, answered] = known
+            known.last_offset = record.offset
+            known.not_before = 0.0
+            if answered is not None:
+                self._note_claim(topic, known, record.value)
         self._has_suspects.set()
-        if key is None:
+        if is_blocking:
             self._wake()
 
     def nulls(self) -> dict[Partition, list[Suspect]]:
@@ -225,9 +254,10 @@ class Tail:
     def answered(self, suspect: Suspect, *, up_to_offset: int) -> None:
         """The owner's own record of the key has come, or will come, behind this offset."""
         checked = self._partitions[suspect.topic, suspect.partition]
-        known = checked.suspects.get(suspect.raw_key)
+        place = suspect.raw_key, suspect.key
+        known = checked.suspects.get(place)
         if known is suspect and known.last_offset <= up_to_offset:
-            del checked.suspects[suspect.raw_key]
+            del checked.suspects[place]
             checked.advance()
 
     async def read(self, kafka: Kafka, *, is_sending: Callable[[], bool]) -> None:
@@ -247,9 +277,10 @@ class Tail:
         self._unjudged.clear()
         for checked in self._partitions.values():
             checked.fetched = checked.judged
+            checked.is_unsettled = checked.last is not None
         try:
             await reader.start()
-            reader.assign({wire: self._partitions[partition].fetched for wire, partition in assigned.items()})
+            reader.assign({wire: self._partitions[partition].next_offset for wire, partition in assigned.items()})
             while True:
                 if not is_sending():
                     self.judge()
@@ -260,7 +291,7 @@ class Tail:
         except (KafkaError, OSError) as error:
             raise LogUnavailableError(repr(error)) from error
         finally:
-            await reader.stop()
+            await stop_reader(reader)
 
     async def heal(self) -> None:
         """Have what the database says published for each suspect, until cancelled."""
@@ -288,15 +319,35 @@ class Tail:
             return
         for wire, records in found.items():
             partition = assigned[wire]
-            self._unjudged.extend((partition, record) for record in records)
+            self._unjudged.extend((partition, record) for record in self._settled(partition, records))
             self._partitions[partition].fetched = records[-1].offset + 1
         if not found and self.doubt is not None:
             # Where the last records were compacted away, no record says that the end is reached.
             for wire, offset in (await reader.positions()).items():
                 checked = self._partitions[assigned[wire]]
+                if offset > checked.next_offset:
+                    checked.is_unsettled = False
                 if not self._unjudged and offset > checked.judged:
                     checked.fetched = checked.judged = offset
                     checked.advance()
+
+    def _settled(self, partition: Partition, records: Sequence[Record]) -> Sequence[Record]:
+        """Those not judged yet. Raises LogUnavailableError where what was judged last is another record now.
+
+        A log that lost its tail may be as long as before when it is looked at: others wrote in the place of what is
+        gone. Compaction takes records away and never changes one.
+        """
+        checked = self._partitions[partition]
+        if not checked.is_unsettled:
+            return records
+        checked.is_unsettled = False
+        first, last = records[0], checked.last
+        if last is None or first.offset != last.offset:
+            return records
+        if (first.key, first.value) != (last.key, last.value):
+            self._lost.add(partition)
+            raise LogUnavailableError(f"{partition[0]}/{partition[1]} has another record at {first.offset}")
+        return records[1:]
 
     async def _skip_what_is_gone(
         self, reader: RecordReader, assigned: Mapping[TopicPartition, Partition], error: OffsetOutOfRangeError
@@ -306,6 +357,7 @@ class Tail:
         for wire, (begin, end) in (await reader.bounds(lost)).items():
             checked = self._partitions[assigned[wire]]
             checked.fetched = checked.judged = begin if checked.fetched < begin else end
+            checked.last, checked.is_unsettled = None, False
             checked.advance()
             reader.seek(wire, checked.fetched)
 

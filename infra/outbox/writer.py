@@ -1,12 +1,14 @@
 """Writes events into the outbox, through the caller's own transaction. Nothing here commits."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import and_, case, func, insert, null, or_, select, tuple_
+from sqlalchemy.dialects.postgresql import Insert
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -46,6 +48,16 @@ def next_version(version: int, above: int | None) -> int:
     return max(version, 1) if above is None else max(version, above) + 1
 
 
+@dataclass(frozen=True)
+class State:
+    """One of several states that are published together."""
+
+    payload: Payload
+    company_id: CompanyId
+    version: int
+    actor_user_id: UserId | None = None
+
+
 async def publish_state(
     work: AsyncSession,
     topic: Topic,
@@ -76,30 +88,33 @@ async def publish_state(
         correlation_id=correlation_id,
         causation_id=causation_id,
     )
-    row = upsert(states).values(**state_row(topic, event, lane))
-    written, pending = row.excluded, states.c
-    replaces = or_(
-        tuple_(written.epoch, written.version) > tuple_(pending.epoch, pending.version),
-        and_(
-            pending.refused_at.is_not(None),
-            tuple_(written.epoch, written.version) == tuple_(pending.epoch, pending.version),
-        ),
-    )
-    newer: dict[str, Any] = {
-        name: case((replaces, written[name]), else_=pending[name])
-        for name in ("value", "headers", "epoch", "version", "occurred_at")
-    }
-    cleared: dict[str, Any] = {
-        name: case((replaces, null()), else_=pending[name]) for name in ("refused_at", "refusal")
-    }
-    await work.execute(
-        row.on_conflict_do_update(
-            index_elements=[pending.topic, pending.key],
-            set_={**newer, **cleared, "lane": func.least(pending.lane, written.lane)},
-            where=or_(replaces, written.lane < pending.lane),
-        )
-    )
+    await work.execute(_UPSERT, state_row(topic, event, lane))
     return Revision(topic.name, topic.record_key(event).decode(), event.epoch, event.version)
+
+
+async def publish_states(
+    work: AsyncSession, topic: Topic, published: Iterable[State], *, occurred_at: datetime, lane: Lane
+) -> None:
+    """As `publish_state` of each, in their order, with as many round trips for all of them as for one."""
+    epoch = await _epoch(work)
+    rows = [
+        state_row(
+            topic,
+            envelop_for(
+                topic,
+                state.payload,
+                epoch=epoch,
+                company_id=state.company_id,
+                version=state.version,
+                occurred_at=occurred_at,
+                actor_user_id=state.actor_user_id,
+            ),
+            lane,
+        )
+        for state in published
+    ]
+    if rows:
+        await work.execute(_UPSERT, rows)
 
 
 async def publish_fact(
@@ -168,6 +183,33 @@ def state_row(topic: Topic, event: Envelope[Payload], lane: Lane) -> dict[str, A
     if topic.cleanup != "compact":
         raise ValueError(f"{topic.name} carries facts, not states")
     return {**_record(topic, event), "epoch": event.epoch, "version": event.version, "lane": int(lane)}
+
+
+def _upsert() -> Insert:
+    row = upsert(states)
+    written, pending = row.excluded, states.c
+    replaces = or_(
+        tuple_(written.epoch, written.version) > tuple_(pending.epoch, pending.version),
+        and_(
+            pending.refused_at.is_not(None),
+            tuple_(written.epoch, written.version) == tuple_(pending.epoch, pending.version),
+        ),
+    )
+    newer: dict[str, Any] = {
+        name: case((replaces, written[name]), else_=pending[name])
+        for name in ("value", "headers", "epoch", "version", "occurred_at")
+    }
+    cleared: dict[str, Any] = {
+        name: case((replaces, null()), else_=pending[name]) for name in ("refused_at", "refusal")
+    }
+    return row.on_conflict_do_update(
+        index_elements=[pending.topic, pending.key],
+        set_={**newer, **cleared, "lane": func.least(pending.lane, written.lane)},
+        where=or_(replaces, written.lane < pending.lane),
+    )
+
+
+_UPSERT: Final = _upsert()
 
 
 async def _epoch(work: AsyncSession) -> int:

@@ -64,6 +64,7 @@ _BEFORE_SECONDS: Final = 60.0
 _COMPACTION_LAG_SECONDS: Final = 50.0
 _VIOLATIONS_MAX: Final = 10
 _ASKED_AFTER_APPLY_SHARE: Final = 0.15
+_SLEPT_THROUGH_SHARE: Final = 0.2
 _MEMBERSHIPS: Final = "auth.memberships.v1"
 _MAP_SIZE_BYTES: Final = 8 * 1024 * 1024
 _FOLDER: Final = Path("/dev/shm") if Path("/dev/shm").is_dir() else None  # noqa: S108 - folders of its own in it
@@ -122,6 +123,7 @@ class History:
         self._retired: set[str] = set()
         self._backups: dict[str, Snapshot] = {}
         self._operations: list[tuple[Process, asyncio.Task[None]]] = []
+        self._asked_after_apply_share = _ASKED_AFTER_APPLY_SHARE
         self.outcome = Outcome()
 
     def run(self) -> Outcome:
@@ -219,7 +221,36 @@ class History:
             self._differences("a live cache", self._readers.values())
             return
         self._ask_all()
+        if self._random.random() < _SLEPT_THROUGH_SHARE:
+            await self._wake_a_relay_that_slept_through_it_all()
         await self._rebuild_from_nothing()
+
+    async def _wake_a_relay_that_slept_through_it_all(self) -> None:
+        """It sends the oldest state there is of everything, long after that was taken back."""
+        await asyncio.sleep(BOUNDS.hard_seconds)
+        self._asked_after_apply_share = 1.0
+        sent = {}
+        for topic in STATE_TOPIC_NAMES:
+            for partition in range(_TOPICS[topic].partitions):
+                oldest = {
+                    record.key: record.offset
+                    for record in reversed(self._broker.records(topic, partition))
+                    if record.key and record.value
+                }
+                for key, offset in oldest.items():
+                    sent[topic, partition, key] = self._broker.duplicate(topic, partition, offset)
+
+        def are_answered() -> bool:
+            last = {
+                (topic, each.partition, each.key): each.offset
+                for topic in STATE_TOPIC_NAMES
+                for each in self._broker.records(topic)
+            }
+            return all(last[place] > offset for place, offset in sent.items())
+
+        await self._until(are_answered, "old states stayed the last of their keys")
+        if not await self._until(self._all_is_as_the_rows_say, None):
+            self._differences("a cache after old states came again", self._readers.values())
 
     async def _rebuild_from_nothing(self) -> None:
         self._broker.final_compaction()
@@ -436,7 +467,8 @@ class History:
         partition = partition_of(key, topic.partitions)
         before = [record for record in self._broker.records(topic.name, partition) if record.value]
         own = [record for record in before if record.key == key]
-        if not own:
+        # What takes the place of a lost record to the offset cannot be told from it (decision 0016).
+        if not own or self._broker.has_lost_tail(topic.name, partition):
             return
         value = own[-1].value or b""
         match poison:
@@ -487,7 +519,7 @@ class History:
 
         def apply_and_be_asked(*arguments: Any, **named: Any) -> Any:
             head = apply(*arguments, **named)
-            if self._random.random() < _ASKED_AFTER_APPLY_SHARE:
+            if self._random.random() < self._asked_after_apply_share:
                 self._loop.call_soon(self._ask, reader, context=self._loop.outside.context)
             return head
 

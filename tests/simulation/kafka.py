@@ -236,6 +236,11 @@ class SimulatedBroker:
         log.end_at(log.end - count)
         self._log_changed(topic, partition)
 
+    def has_lost_tail(self, topic: str, partition: int) -> bool:
+        """Whether the log has not come to where it was before it lost its tail."""
+        log = self._named(topic).logs[partition]
+        return log.end < log.furthest_end
+
     def append_raw(
         self,
         topic: str,
@@ -441,6 +446,8 @@ class _Log:
         self.records: list[SimulatedRecord] = []
         self.begin = 0
         self.end = 0
+        #: Where it ended before it lost its tail.
+        self.furthest_end = 0
         #: By producer, its newest batch and that one's first offset.
         self.sessions: dict[int, tuple[int, int]] = {}
         #: Producers of which batches are gone.
@@ -473,6 +480,7 @@ class _Log:
         del self.records[: bisect_left(self.records, self.begin, key=_OFFSET)]
 
     def end_at(self, offset: int) -> None:
+        self.furthest_end = max(self.furthest_end, self.end)
         self.end = max(self.begin, min(offset, self.end))
         del self.records[bisect_left(self.records, self.end, key=_OFFSET) :]
         # A broker knows of producers what its log says: who has sent what is gone is out of sequence.

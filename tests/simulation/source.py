@@ -11,6 +11,7 @@ from contracts.events.auth import MembershipStatus, SigningKeyStatus
 from contracts.events.entitlements import EntitlementStatus
 from contracts.identifiers import CompanyId, UserId
 from contracts.topics import Topic
+from infra.outbox.source import one_by_one
 from infra.outbox.writer import Lane, Revision, next_version
 from tests.simulation.database import SimulatedWork
 from tests.simulation.truth import EntitlementRow, MembershipRow, PermissionsRow, Row, SessionsRow, SigningKeyRow
@@ -38,6 +39,9 @@ class SimulatedSource:
     ) -> Revision | None:
         row = await work.lock(self._topic.name, key)
         return None if row is None else await self._publish(work, row, now=now, above=above, lane=lane)
+
+    async def republish_all(self, work: SimulatedWork, keys: Sequence[str], *, now: datetime, lane: Lane) -> None:
+        await one_by_one(self.republish)(work, keys, now=now, lane=lane)
 
     async def withdraw(
         self, work: SimulatedWork, key: str, *, now: datetime, above: int | None = None, lane: Lane = Lane.INTERACTIVE

@@ -16,7 +16,7 @@ from contracts.envelope import EventTooLargeError
 from contracts.events.auth import Delegation, GrantChanged, MembershipStatus, ModuleGrant, Scopes
 from contracts.identifiers import PLATFORM_COMPANY_ID, CompanyId, UserId
 from contracts.topics import TOPICS
-from infra.outbox.writer import Lane, Revision, next_version, publish_state
+from infra.outbox.writer import Lane, Revision, State, next_version, publish_state, publish_states
 from services.auth.memberships import rules
 from services.auth.memberships.tables import DelegationRow, GrantedModule, GrantedPermission, Membership, TopUp
 from services.auth.permissions.rules import CatalogRow, ModuleUnknownError, scope_types_of
@@ -87,8 +87,8 @@ async def members_of(
         rows = rows.where(Membership.user_id > after)
     found = [(membership, user) for membership, user in await work.execute(rows)]
     page = found[:limit]
-    states = await _states(work, company_id, [membership for membership, _ in page])
-    members = [_member(membership, user, states[membership.user_id]) for membership, user in page]
+    states = await _states(work, [membership for membership, _ in page])
+    members = [_member(membership, user, state) for (membership, user), state in zip(page, states, strict=True)]
     return members, members[-1].user_id if len(found) > limit else None
 
 
@@ -400,8 +400,7 @@ async def publish_unpublished(work: AsyncSession, *, now: datetime, limit: int) 
         .with_for_update(skip_locked=True)
     )
     memberships = list(rows)
-    for membership in memberships:
-        await _publish(work, membership, actor=None, now=now, lane=Lane.BULK)
+    await _publish_all(work, memberships, now=now, lane=Lane.BULK)
     return len(memberships)
 
 
@@ -434,6 +433,19 @@ async def republish(
         return None
     membership.version = next_version(membership.version, above)
     return await _publish(work, membership, actor=None, now=now, lane=lane)
+
+
+async def republish_all(work: AsyncSession, keys: Sequence[str], *, now: datetime, lane: Lane) -> None:
+    """Publish the current states of memberships again, with as many queries for all of them as for one."""
+    order = (Membership.company_id, Membership.user_id)
+    memberships = await work.scalars(
+        select(Membership)
+        .where(tuple_(*order).in_([rules.parse_key(key) for key in keys]))
+        .order_by(*order)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    await _publish_all(work, list(memberships), now=now, lane=lane)
 
 
 async def withdraw(
@@ -485,14 +497,13 @@ async def _publish(
     """Raises MembershipTooLargeError."""
     membership.published = True
     await work.flush()
-    company_id = CompanyId(membership.company_id)
-    states = await _states(work, company_id, [membership])
+    (state,) = await _states(work, [membership])
     try:
         return await publish_state(
             work,
             TOPIC,
-            states[membership.user_id],
-            company_id=company_id,
+            state,
+            company_id=CompanyId(membership.company_id),
             version=membership.version,
             occurred_at=now,
             actor_user_id=actor,
@@ -500,6 +511,21 @@ async def _publish(
             causation_id=causation_id,
             lane=lane,
         )
+    except EventTooLargeError as error:
+        raise rules.MembershipTooLargeError from error
+
+
+async def _publish_all(work: AsyncSession, memberships: Sequence[Membership], *, now: datetime, lane: Lane) -> None:
+    """Raises MembershipTooLargeError."""
+    for membership in memberships:
+        membership.published = True
+    await work.flush()
+    published = [
+        State(state, CompanyId(membership.company_id), membership.version)
+        for membership, state in zip(memberships, await _states(work, memberships), strict=True)
+    ]
+    try:
+        await publish_states(work, TOPIC, published, occurred_at=now, lane=lane)
     except EventTooLargeError as error:
         raise rules.MembershipTooLargeError from error
 
@@ -672,53 +698,46 @@ async def _top_up(work: AsyncSession, membership: Membership, eligible: rules.En
 
 async def _read(work: AsyncSession, membership: Membership) -> Member:
     user = await work.get_one(User, membership.user_id)
-    states = await _states(work, CompanyId(membership.company_id), [membership])
-    return _member(membership, user, states[membership.user_id])
+    (state,) = await _states(work, [membership])
+    return _member(membership, user, state)
 
 
 def _member(membership: Membership, user: User, state: GrantChanged) -> Member:
     return Member(UserId(user.id), user.email, user.display_name, state, membership.version)
 
 
-async def _states(
-    work: AsyncSession, company_id: CompanyId, memberships: Sequence[Membership]
-) -> dict[UUID, GrantChanged]:
-    """All that is and was granted to these members of one company."""
-    people = [membership.user_id for membership in memberships]
+async def _states(work: AsyncSession, memberships: Sequence[Membership]) -> list[GrantChanged]:
+    """All that is and was granted to each of these members."""
+    subjects = [(membership.company_id, membership.user_id) for membership in memberships]
 
     def rows_of(table: Any) -> Any:
-        rows = select(table).where(table.company_id == company_id, table.user_id.in_(people))
-        # Some were just replaced past the session.
-        return rows.execution_options(populate_existing=True)
+        # As plain rows: a page of members has thousands, and some were just replaced past the session.
+        return select(*table.__table__.columns).where(tuple_(table.company_id, table.user_id).in_(subjects))
 
-    permissions: dict[tuple[UUID, str], dict[str, datetime | None]] = defaultdict(dict)
-    for permission in await work.scalars(rows_of(GrantedPermission).order_by(GrantedPermission.key)):
-        permissions[permission.user_id, permission.module][permission.key] = permission.valid_until
-    modules: dict[UUID, list[ModuleGrant]] = defaultdict(list)
-    for granted in await work.scalars(rows_of(GrantedModule)):
-        modules[granted.user_id].append(
+    permissions: dict[tuple[UUID, UUID, str], dict[str, datetime | None]] = defaultdict(dict)
+    for permission in await work.execute(rows_of(GrantedPermission).order_by(GrantedPermission.key)):
+        of_module = permissions[permission.company_id, permission.user_id, permission.module]
+        of_module[permission.key] = permission.valid_until
+    modules: dict[tuple[UUID, UUID], list[ModuleGrant]] = defaultdict(list)
+    for granted in await work.execute(rows_of(GrantedModule)):
+        modules[granted.company_id, granted.user_id].append(
             ModuleGrant(
                 key=granted.module,
-                permissions=permissions[granted.user_id, granted.module],
+                permissions=permissions[granted.company_id, granted.user_id, granted.module],
                 # Through JSON text: that is the form these strict types accept lists in.
                 scopes=_SCOPES.validate_json(json.dumps(granted.scopes)),
             )
         )
-    delegations: dict[UUID, list[Delegation]] = defaultdict(list)
-    for row in await work.scalars(rows_of(DelegationRow).order_by(DelegationRow.module)):
-        delegations[row.user_id].append(_delegation(row))
-    return {
-        membership.user_id: rules.grant_changed(
-            UserId(membership.user_id),
-            _standing(membership),
-            modules[membership.user_id],
-            delegations[membership.user_id],
-        )
-        for membership in memberships
-    }
+    delegations: dict[tuple[UUID, UUID], list[Delegation]] = defaultdict(list)
+    for row in await work.execute(rows_of(DelegationRow).order_by(DelegationRow.module)):
+        delegations[row.company_id, row.user_id].append(_delegation(row))
+    return [
+        rules.grant_changed(UserId(membership.user_id), _standing(membership), modules[subject], delegations[subject])
+        for membership, subject in zip(memberships, subjects, strict=True)
+    ]
 
 
-def _delegation(row: DelegationRow) -> Delegation:
+def _delegation(row: Any) -> Delegation:
     return _DELEGATION.validate_json(
         json.dumps(
             {

@@ -12,6 +12,7 @@ from contracts.events.auth import PermissionsChanged
 from contracts.identifiers import PLATFORM_COMPANY_ID
 from contracts.permissions import PERMISSIONS
 from contracts.topics import TOPICS
+from infra.outbox.source import one_by_one
 from infra.outbox.writer import Lane, Revision, next_version, publish_state
 from services.auth.database import Base
 from services.auth.permissions import rules
@@ -94,6 +95,9 @@ async def republish(
     published.version = next_version(published.version, above)
     payload = PermissionsChanged.model_validate_json(json.dumps(published.state))
     return await _publish(work, payload, published.version, now, lane)
+
+
+republish_all = one_by_one(republish)
 
 
 async def withdraw(

@@ -13,6 +13,7 @@ from contracts.events.auth import SigningKeyChanged, SigningKeyStatus
 from contracts.identifiers import PLATFORM_COMPANY_ID, new_id
 from contracts.topics import TOPICS
 from infra.clock import Clock
+from infra.outbox.source import one_by_one
 from infra.outbox.writer import Lane, Revision, next_version, publish_state
 from infra.postgres.database import Database
 from middleware.token import SigningKey
@@ -63,6 +64,8 @@ async def republish(
 
 class SigningKeySource:
     """The signing keys as a relay asks for them. Also of a key there is not, only what the root key signed is read."""
+
+    republish_all = staticmethod(one_by_one(republish))
 
     def __init__(self, root: Ed25519PrivateKey) -> None:
         self._root = root

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from contracts.identifiers import PLATFORM_COMPANY_ID
 from contracts.payload import Payload
 from contracts.topics import TOPICS
+from infra.outbox.source import one_by_one
 from infra.outbox.writer import Lane, Revision, next_version, publish_state
 from services.entitlements.catalog import rules
 from services.entitlements.catalog.rules import Catalog
@@ -73,6 +74,9 @@ async def republish(
         return None
     row.version = next_version(row.version, above)
     return await _publish(work, row, (await read_catalog(work)).row(kind, row_key), now=now, lane=lane)
+
+
+republish_all = one_by_one(republish)
 
 
 async def withdraw(

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -12,7 +13,7 @@ from contracts.envelope import Envelope
 from contracts.events.entitlements import EntitlementChanged
 from contracts.identifiers import CompanyId, UserId
 from contracts.topics import PAYLOADS, TOPICS
-from infra.outbox.writer import Lane, Revision, next_version, publish_state
+from infra.outbox.writer import Lane, Revision, State, next_version, publish_state, publish_states
 from services.entitlements.catalog.rules import Catalog
 from services.entitlements.catalog.tables import read_catalog
 from services.entitlements.companies import rules
@@ -118,6 +119,23 @@ async def republish(
     return await _publish(work, company, now=now, lane=lane)
 
 
+async def republish_all(work: AsyncSession, keys: Sequence[str], *, now: datetime, lane: Lane) -> None:
+    """Publish the states of companies again, with as many queries for all of them as for one."""
+    companies = await work.scalars(
+        select(Company)
+        .where(Company.id.in_([rules.parse_key(key) for key in keys]))
+        .order_by(Company.id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    published = [
+        State(_state(company), CompanyId(company.id), company.version)
+        for company in companies
+        if company.state is not None
+    ]
+    await publish_states(work, TOPIC, published, occurred_at=now, lane=lane)
+
+
 async def withdraw(
     work: AsyncSession, key: str, *, now: datetime, above: int | None = None, lane: Lane = Lane.INTERACTIVE
 ) -> Revision | None:
@@ -190,7 +208,7 @@ async def _publish(
     return await publish_state(
         work,
         TOPIC,
-        EntitlementChanged.model_validate_json(json.dumps(company.state)),
+        _state(company),
         company_id=CompanyId(company.id),
         version=company.version,
         occurred_at=now,
@@ -199,6 +217,10 @@ async def _publish(
         causation_id=causation_id,
         lane=lane,
     )
+
+
+def _state(company: Company) -> EntitlementChanged:
+    return EntitlementChanged.model_validate_json(json.dumps(company.state))
 
 
 async def _derived(work: AsyncSession, company_id: CompanyId, known: Catalog) -> rules.Entitlement:

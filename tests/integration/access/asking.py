@@ -1,5 +1,6 @@
 """What tests of the access path on a real Kafka ask of it."""
 
+from datetime import datetime
 from uuid import UUID
 
 from access.decision import Decision, Requirement
@@ -30,6 +31,23 @@ async def until_reason(
     instance: Instance, sources: Sources, expected: Reason | None, user_id: UUID | None = None
 ) -> None:
     await instance.until(lambda _: reason(instance, sources, user_id) is expected, f"the answer is {expected}")
+
+
+def heard(path: AccessPath) -> list[int]:
+    """The versions of the newest heartbeat of each owner that was heard."""
+    return [owner.heartbeat for owner in path.cache.head().owners]
+
+
+async def hear(instance: Instance, sources: Sources, *, as_of: datetime | None = None, times: int = 1) -> None:
+    """Have the instance hear so many heartbeats, one after the other."""
+    await instance.until(lambda path: all(heard(path)), "the newest heartbeat there is was heard")
+    for _ in range(times):
+        before = heard(instance.path)
+        await sources.beat(as_of=as_of)
+        await instance.until(
+            lambda path, before=before: all(map(int.__gt__, heard(path), before)),  # type: ignore[misc]
+            "the next heartbeat was heard",
+        )
 
 
 def is_ready(path: AccessPath) -> bool:

@@ -16,6 +16,12 @@ class FaultyKafka:
 
     kafka: Kafka
     readers: list["FaultyReader"] = field(default_factory=list)
+    #: No reader ends while `may_stop` is not set; `stopping` is set when the first is to.
+    may_stop: asyncio.Event = field(default_factory=asyncio.Event)
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.may_stop.set()
 
     @property
     def topic_prefix(self) -> str:
@@ -29,11 +35,12 @@ class FaultyKafka:
 
     def reader(self, *, client_id: str, wait_max_milliseconds: int, partition_fetch_max_bytes: int) -> RecordReader:
         reader = FaultyReader(
+            self,
             self.kafka.reader(
                 client_id=client_id,
                 wait_max_milliseconds=wait_max_milliseconds,
                 partition_fetch_max_bytes=partition_fetch_max_bytes,
-            )
+            ),
         )
         self.readers.append(reader)
         return reader
@@ -43,6 +50,7 @@ class FaultyKafka:
 class FaultyReader:
     """One reader and its faults."""
 
+    kafka: FaultyKafka
     reader: RecordReader
     #: Brings nothing any more, as aiokafka does when its broker is gone.
     is_mute: bool = False
@@ -55,6 +63,7 @@ class FaultyReader:
     reads: int = 0
     #: The topics it reads.
     assigned: frozenset[str] = frozenset()
+    is_stopped: bool = False
 
     def __post_init__(self) -> None:
         self.running.set()
@@ -98,6 +107,9 @@ class FaultyReader:
         return await self.reader.positions()
 
     async def stop(self) -> None:
+        self.kafka.stopping.set()
+        await self.kafka.may_stop.wait()
         await self.reader.stop()
+        self.is_stopped = True
         if self.is_stuck:
             await asyncio.Event().wait()

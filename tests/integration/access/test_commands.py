@@ -29,6 +29,7 @@ from tests.harness.waiting import wait_until
 from tests.integration.access.asking import publish_allowed
 
 _WORKERS = 2
+_CONNECTIONS = 16
 
 
 @dataclass
@@ -64,6 +65,16 @@ def _is_worker(child: psutil.Process) -> bool:
         return False
 
 
+def _is_connected(worker: psutil.Process) -> bool:
+    """Whether a client is: what else a worker is connected to, it has connected to itself."""
+    try:
+        connections = worker.net_connections("tcp")
+    except psutil.NoSuchProcess:
+        return False
+    listening = {each.laddr for each in connections if each.status == psutil.CONN_LISTEN}
+    return any(each.laddr in listening and each.status == psutil.CONN_ESTABLISHED for each in connections)
+
+
 @dataclass
 class Served:
     """Finance, served by several processes on one port."""
@@ -86,6 +97,15 @@ class Served:
                 return (await client.get(f"{self.url}/api/finance/readyz")).status_code
             except httpx.TransportError as error:
                 return type(error).__name__
+
+    async def answering(self) -> set[int]:
+        """The workers that took up some of many connections at once; each stays with who took it up."""
+        async with httpx.AsyncClient(trust_env=False) as client:
+            asked = (client.get(f"{self.url}/api/finance/livez") for _ in range(_CONNECTIONS))
+            answers = await asyncio.gather(*asked, return_exceptions=True)
+            if any(isinstance(answer, Exception) for answer in answers):
+                return set()
+            return {worker.pid for worker in self.workers() if _is_connected(worker)}
 
     async def until(self, status: int | str, describe: str) -> None:
         await wait_until(self.status, lambda found: found == status, describe=describe)
@@ -148,11 +168,7 @@ async def served(commands: Commands) -> AsyncIterator[Served]:
 async def test_workers_share_a_port_and_a_cache_and_end_with_their_parent(served: Served) -> None:
     folder = served.commands.folder
     for _ in range(2):
-
-        async def workers() -> list[int]:
-            return [worker.pid for worker in served.workers()]
-
-        found = await wait_until(workers, lambda pids: len(pids) == _WORKERS, describe="all workers run")
+        found = await wait_until(served.answering, lambda pids: len(pids) == _WORKERS, describe="all workers answer")
         killed = holder_of(folder).pid
         assert killed in found
         os.kill(killed, signal.SIGKILL)

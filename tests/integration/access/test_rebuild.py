@@ -1,6 +1,7 @@
 """When a cache is filled again, from what, and what decides meanwhile."""
 
 import asyncio
+import itertools
 from collections import Counter
 from datetime import UTC, datetime
 
@@ -21,7 +22,7 @@ from infra.kafka.bootstrap import bootstrap
 from tests.harness.access import Sources, grant, standing_clocks
 from tests.harness.clock import FakeClock
 from tests.harness.waiting import wait_until
-from tests.integration.access.asking import is_ready, publish_allowed, reason, until_reason
+from tests.integration.access.asking import hear, is_ready, publish_allowed, reason, until_reason
 from tests.integration.access.conftest import Instance, StartInstance
 
 
@@ -124,6 +125,22 @@ async def test_a_replay_from_zero_while_deciding_refuses_nothing_and_allows_nobo
     assert instance.path.status().flags == ()
 
 
+async def test_who_is_cancelled_while_one_client_ends_ends_both(
+    sources: Sources, start_instance: StartInstance
+) -> None:
+    await publish_allowed(sources)
+    await sources.beat()
+    instance = await start_instance()
+    await until_reason(instance, sources, None)
+    instance.kafka.may_stop.clear()
+    instance.path.request_rebuild()
+    await instance.kafka.stopping.wait()
+    instance.task.cancel()
+    instance.kafka.may_stop.set()
+    await asyncio.wait([instance.task])
+    assert [reader.is_stopped for reader in instance.kafka.readers] == [True, True]
+
+
 async def test_a_quarantine_outlives_a_rebuild(sources: Sources, start_instance: StartInstance) -> None:
     compacted, poisoned = UserId(new_id()), UserId(new_id())
     await publish_allowed(sources)
@@ -143,6 +160,38 @@ async def test_a_quarantine_outlives_a_rebuild(sources: Sources, start_instance:
     assert reason(instance, sources) is None
     await sources.publish(grant(poisoned))
     await until_reason(instance, sources, None, poisoned)
+
+
+async def test_what_lay_in_another_partition_than_its_keys_locks_nobody_once_it_is_answered(
+    sources: Sources, start_instance: StartInstance
+) -> None:
+    """The owner answers in the key's own partition, which may be read before all others, and in the other one."""
+    await publish_allowed(sources)
+    await sources.beat()
+    instance = await start_instance()
+    await until_reason(instance, sources, None)
+    key = f"{sources.company_id}/{sources.user_id}".encode()
+    topic, own = partition_of(MEMBERSHIPS, key)
+    others = sorted({*range(STATE_TOPICS[topic].partitions)} - {own})
+    neighbours = {
+        partition_of(topic, f"{sources.company_id}/{user}".encode())[1]: user
+        for user in (UserId(new_id()) for _ in range(64))
+    }
+    await sources.publish(grant(sources.user_id, permissions=()))
+    await until_reason(instance, sources, Reason.PERMISSION_MISSING)
+    for number in others:
+        await sources.publish(grant(neighbours[number]))
+        await sources.send_raw(MEMBERSHIPS, key, b"{", partition=number)
+        await until_reason(instance, sources, Reason.STATE_UNKNOWN, neighbours[number])
+    assert reason(instance, sources) is Reason.PERMISSION_MISSING
+    for number in others:
+        await sources.send_raw(MEMBERSHIPS, key, None, partition=number)
+        await until_reason(instance, sources, None, neighbours[number])
+    await sources.beat()
+    await rebuilt(instance)
+    assert instance.path.status().flags == ()
+    assert reason(instance, sources) is Reason.PERMISSION_MISSING
+    assert reason(instance, sources, neighbours[others[0]]) is None
 
 
 async def test_what_the_log_has_only_older_stays_and_is_unknown(
@@ -182,7 +231,7 @@ async def test_another_topic_under_the_name_starts_the_cache_over(
     assert reason(instance, sources) is Reason.STATE_UNKNOWN
     assert not is_ready(instance.path)
     assert instance.path.keys_generation > tokens
-    await sources.beat()
+    await hear(instance, sources, times=2)
     await until_reason(instance, sources, None)
 
 
@@ -198,7 +247,13 @@ async def test_offsets_the_log_does_not_have_start_the_cache_over(
     instance.path.cache.apply(0, (), {(MEMBERSHIPS, 0): 1000})
     await instance.restart()
     await instance.until(lambda _: generation(instance) == 2, "the cache started over")
-    await sources.beat()
+    # The newest heartbeat there is and the next one may be of a log that was longer: the owner had not looked yet.
+    await instance.until(lambda path: len(list(path.cache.records())) == 3, "the log is read again")
+    await hear(instance, sources)
+    await sources.publish(grant(UserId(new_id())))
+    await instance.until(lambda path: len(list(path.cache.records())) == 4, "what follows is read too")
+    assert reason(instance, sources) is Reason.STATE_UNKNOWN
+    await hear(instance, sources)
     await until_reason(instance, sources, None)
 
 
@@ -219,13 +274,14 @@ async def test_a_topic_made_again_is_found_out_before_anybody_tells_of_it(
     await make_topics_again(sources, MEMBERSHIPS)
     # The first record of the new topic is what the old state does not know of, and never would.
     await sources.publish(grant(sources.user_id, status=MembershipStatus.REMOVED))
-    other = UserId(new_id())
+    others = (f"{sources.company_id}/{new_id()}".encode() for _ in itertools.count())
+    other = next(key for key in others if partition_of(MEMBERSHIPS, key) == partition)
     while sources._ends.get(partition, 0) < stored:
-        await sources.send_raw(MEMBERSHIPS, f"{sources.company_id}/{other}".encode(), b"{}", partition=partition[1])
+        await sources.send_raw(MEMBERSHIPS, other, b"{}")
     instance.start()
     await instance.until(lambda _: generation(instance) == 2, "the cache started over")
     sources.topic_id = "B" * 22
-    await sources.beat()
+    await hear(instance, sources, times=3)
     await until_reason(instance, sources, Reason.MEMBERSHIP_INACTIVE)
 
 
@@ -301,6 +357,7 @@ async def test_who_was_away_for_half_the_retention_starts_over(sources: Sources,
     await sources.beat(as_of=clock())
     instance.start()
     await instance.until(lambda _: generation(instance) == 2, "the cache started over")
+    await hear(instance, sources, as_of=clock(), times=2)
     await until_reason(instance, sources, None)
     # An owner whose clock leaps is no reason: it is not believed either.
     await sources.beat(as_of=datetime.fromtimestamp(clock().timestamp() + 5 * 86_400, UTC))
@@ -349,7 +406,7 @@ async def test_a_cache_that_cannot_be_emptied_is_not_followed_into(
         assert len(connected) > 2
         assert set(connected) == {1}
     await instance.until(lambda _: generation(instance) == 2, "the cache started over")
-    await sources.beat()
+    await hear(instance, sources, times=2)
     await until_reason(instance, sources, None)
 
 

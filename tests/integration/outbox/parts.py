@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -28,6 +28,7 @@ from infra.kafka.bootstrap import bootstrap
 from infra.kafka.clients import KafkaClients
 from infra.kafka.connection import KafkaConnection
 from infra.outbox.relay import Relay
+from infra.outbox.source import one_by_one
 from infra.outbox.store import OutboxStore
 from infra.outbox.writer import Lane, Revision, envelop_for, next_version, publish_fact, publish_state
 from infra.postgres.database import Database
@@ -102,6 +103,9 @@ class Members:
             text("update members set version = :version where key = :key"), {"version": version, "key": key}
         )
         return await publish_grant(work, _number_of(key), version, status=MembershipStatus(row.status), lane=lane)
+
+    async def republish_all(self, work: AsyncSession, keys: Sequence[str], *, now: datetime, lane: Lane) -> None:
+        await one_by_one(self.republish)(work, keys, now=now, lane=lane)
 
     async def withdraw(
         self, work: AsyncSession, key: str, *, now: datetime, above: int | None = None, lane: Lane = Lane.INTERACTIVE

@@ -154,6 +154,31 @@ async def test_a_key_nobody_can_read_is_answered_with_a_null_record_of_its_bytes
     assert sorted((record.partition, record.key) for record in nulls) == list(enumerate(KEYS))
 
 
+async def test_a_record_in_another_partition_than_its_keys_is_answered_in_both(owner: Owner) -> None:
+    values = [unreadable(number) for number, unreadable in enumerate(UNREADABLE)]
+    values.append(record_of(len(values), 40, "active"))
+    for _ in range(2):
+        for number in range(len(values)):
+            await owner.write(number, "removed")
+    expected = {number: (2 if value is None else 3, "removed") for number, value in enumerate(values)}
+    expected[len(values) - 1] = 41, "removed"
+    async with running(owner.relay()):
+        await drained(owner)
+        for number, value in enumerate(values):
+            key = key_of(number).encode()
+            other = (partition_of(key, MEMBERSHIPS.partitions) + 1 + number % 5) % MEMBERSHIPS.partitions
+            await owner.forge(MEMBERSHIPS, key, value, partition=other)
+        await holds(owner, expected)
+        await next_heartbeat(owner)
+    log = sorted(await owner.log_of(MEMBERSHIPS.name), key=lambda record: record.offset)
+    for direction in (1, -1):
+        reader = Reader()
+        for record in sorted(log, key=lambda record: direction * record.partition):
+            reader.read(record)
+        assert reader.holds(expected)
+    assert sum(record.value is None for record in log) == len(values)
+
+
 async def test_a_flood_of_foreign_records_of_a_key_is_answered_a_few_times(owner: Owner) -> None:
     await owner.write(1)
     async with running(owner.relay()):

@@ -1,11 +1,13 @@
 """A topic that was made again or is shorter: no heartbeat until all of it is published anew, by whoever leads then."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from sqlalchemy import text
 
+from contracts.envelope import encode
 from contracts.identifiers import CompanyId, new_id
 from infra.kafka.clients import KafkaClients
 from infra.kafka.partitioner import partition_of
@@ -13,9 +15,11 @@ from infra.outbox.bulk import CHUNK_ROWS_MAX
 from infra.outbox.relay import Relay
 from tests.harness.waiting import wait_until
 from tests.integration.outbox.parts import (
+    HEARTBEATS,
     MEMBERSHIPS,
     SUBSCRIPTIONS,
     Owner,
+    beats,
     drained,
     heartbeats,
     key_of,
@@ -74,6 +78,13 @@ async def all_is_there_again(owner: Owner) -> None:
     assert len({position.topic_id for position in first.positions}) == 1
     reader = await Reader.of(owner, ends={position.partition: position.next_offset for position in first.positions})
     assert reader.holds(STATES)
+
+
+async def published_anew(owner: Owner, *, at_least: int) -> None:
+    """The next heartbeat tells of so many records of each key."""
+    await next_heartbeat(owner)
+    records = Counter(record.key for record in await owner.log_of(MEMBERSHIPS.name) if record.value is not None)
+    assert {records[key_of(number).encode()] >= at_least for number in NUMBERS} == {True}
 
 
 async def test_a_topic_made_again_is_published_anew_before_a_heartbeat_speaks_of_it(owner: Owner) -> None:
@@ -162,6 +173,31 @@ async def test_what_is_published_anew_lies_behind_all_that_a_shorter_log_ever_he
     assert reader.holds(STATES)
     assert len(of_partition) > 1
     assert (await Reader.of(owner)).is_well
+
+
+async def test_a_log_that_is_shorter_than_its_last_heartbeat_told_was_lost(owner: Owner) -> None:
+    """A database that was put back knows only of an earlier end, and readers have come further."""
+    await write_all(owner)
+    told = (await beats(owner))[-1]
+    first = told.data.positions[0]
+    longer = told.data.model_copy(
+        update={
+            "positions": (first.model_copy(update={"next_offset": first.next_offset + 5}), *told.data.positions[1:])
+        }
+    )
+    await owner.forge(HEARTBEATS, b"auth", encode(told.model_copy(update={"data": longer})))
+    async with running(owner.relay()):
+        await published_anew(owner, at_least=2)
+        found = await heartbeats(owner)
+        end = next(each.next_offset for each in found[-1].positions if each.partition == first.partition)
+        assert end > first.next_offset + 5
+
+
+async def test_a_log_that_was_filled_by_a_leader_whose_database_was_put_back_was_lost(owner: Owner) -> None:
+    await write_all(owner)
+    await owner.forge(MEMBERSHIPS, b"", None, partition=0)
+    async with running(owner.relay()):
+        await published_anew(owner, at_least=2)
 
 
 async def test_a_log_of_facts_that_was_lost_is_an_alarm_and_the_next_facts_go_into_the_new_one(owner: Owner) -> None:

@@ -4,11 +4,16 @@ import asyncio
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from infra.kafka.clients import KafkaClients
+from infra.kafka.partitioner import partition_of
 from infra.outbox.relay import Relay
+from infra.outbox.survey import Partition, read_through
 from tests.harness.waiting import wait_until
+from tests.integration.access.faulty import FaultyKafka
 from tests.integration.outbox.parts import (
     HEARTBEATS,
     MEMBERSHIPS,
@@ -255,3 +260,36 @@ async def test_the_command_says_why_nothing_is_published_and_where_it_looked_in_
     assert (status, "KISUM_AUTH_DATABASE_URL" in told) == (1, True)
     status, told = await finish(tmp_path, owner.url.replace(owner.url.rpartition(":")[2], "1/nothing"))
     assert (status, "the database cannot be reached" in told) == (1, True)
+
+
+async def test_what_lies_in_another_partition_than_its_keys_blocks_nobody_once_a_restore_is_finished(
+    owner: Owner,
+) -> None:
+    await published(owner)
+    for number, value in ((3, b"no JSON"), (20, b"{"), (21, record_of(21, 5, "active"))):
+        key = key_of(number).encode()
+        other = (partition_of(key, MEMBERSHIPS.partitions) + 1) % MEMBERSHIPS.partitions
+        await owner.forge(MEMBERSHIPS, key, value, partition=other)
+    await ask(owner)
+    async with running(owner.relay()):
+        await finished(owner)
+    reader = await Reader.of(owner)
+    assert reader.is_well
+    assert {epoch for epoch, _, _ in reader.states.values()} == {2}
+    statuses = await owner.rows("select status from members where key = any ($1)", [key_of(20), key_of(21)])
+    assert [row["status"] for row in statuses] == ["removed", "removed"]
+
+
+async def test_who_is_cancelled_while_a_reader_of_a_log_ends_ends_it(owner: Owner) -> None:
+    kafka = FaultyKafka(KafkaClients(owner.kafka))
+    kafka.may_stop.clear()
+
+    async def visit(_partition: Partition, _record: Any) -> None: ...
+
+    reading = asyncio.create_task(read_through(kafka, (MEMBERSHIPS,), visit))
+    await kafka.stopping.wait()
+    reading.cancel()
+    kafka.may_stop.set()
+    await asyncio.wait([reading])
+    assert reading.cancelled()
+    assert [reader.is_stopped for reader in kafka.readers] == [True]

@@ -1,7 +1,8 @@
 """Auth's and Core's own tables through a restore: all they know is published anew, what they do not gives nothing."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -11,7 +12,8 @@ from uuid import UUID
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from cryptography.fernet import Fernet
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import text
+from sqlalchemy import event, select, text
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from access.cache import Upsert
 from access.ingest import STATE_TOPICS, Ingest
@@ -35,15 +37,19 @@ from infra.outbox.heartbeat import is_heartbeat
 from infra.outbox.relay import Relay
 from infra.outbox.source import StateSource
 from infra.outbox.store import OutboxStore
-from infra.outbox.writer import envelop_for
+from infra.outbox.tables import states as pending_states
+from infra.outbox.writer import Lane, envelop_for
 from infra.postgres.database import Database
 from services.auth.app import service as auth
 from services.auth.jobs import publish_what_is_due
 from services.auth.memberships import operations as memberships
-from services.auth.sessions.tables import Session
+from services.auth.memberships.tables import DelegationRow, GrantedModule, GrantedPermission
+from services.auth.sessions import operations as sessions
+from services.auth.sessions.tables import Session, TokenGeneration
 from services.auth.signing_keys.operations import KeyRing
 from services.entitlements.app import service as core
 from services.entitlements.catalog.tables import Package
+from services.entitlements.companies import operations as companies
 from services.entitlements.companies.operations import record_fact
 from services.entitlements.jobs import publish_catalog
 from tests.harness.access import ROOT_KEY, entitled, grant, signing_key
@@ -179,11 +185,12 @@ def changes(log: Mapping[tuple[str, str], Any]) -> dict[tuple[str, str], Upsert]
     return found
 
 
-async def test_auth_publishes_all_it_knows_and_withdraws_the_rest(runtime: Runtime) -> None:
-    def components(database: Database) -> dict[type, Any]:
-        return {KeyRing: KeyRing(database, root=ROOT_KEY, cipher=Fernet(ENCRYPTION_KEY), clock=lambda: NOW)}
+def key_ring(database: Database) -> dict[type, Any]:
+    return {KeyRing: KeyRing(database, root=ROOT_KEY, cipher=Fernet(ENCRYPTION_KEY), clock=lambda: NOW)}
 
-    async with restored(runtime, auth, components) as owner:
+
+async def test_auth_publishes_all_it_knows_and_withdraws_the_rest(runtime: Runtime) -> None:
+    async with restored(runtime, auth, key_ring) as owner:
         async with owner.database.unit_of_work() as work:
             company, founder = await new_company(work)
             stranger, signed_out = await new_person(work), await new_person(work)
@@ -197,7 +204,7 @@ async def test_auth_publishes_all_it_knows_and_withdraws_the_rest(runtime: Runti
                     expires_at=NOW + timedelta(days=30),
                 )
             )
-        await components(owner.database)[KeyRing].prepare()
+        await key_ring(owner.database)[KeyRing].prepare()
         await publish_what_is_due(owner.database, lambda: NOW)
         async with running(owner.relay()):
             await owner.drained()
@@ -292,3 +299,93 @@ async def buy(owner: Restored, company: CompanyId) -> None:
     event = envelop_for(topic, fact, epoch=1, company_id=company, version=1, occurred_at=NOW)
     async with owner.database.unit_of_work() as work:
         await record_fact(work, event, now=fact.effective_at)
+
+
+async def pending(work: AsyncSession) -> dict[str, Any]:
+    """What waits to be sent, by key; of the envelope, what does not differ each time."""
+    await work.flush()
+    found = await work.execute(select(pending_states.c.key, pending_states.c.value, pending_states.c.lane))
+    told = ((key, json.loads(value), lane) for key, value, lane in found)
+    return {
+        key: (lane, {name: event[name] for name in event if name not in {"event_id", "correlation_id"}})
+        for key, event, lane in told
+    }
+
+
+async def queries_of_pages(owner: Restored, source: StateSource, keys: Sequence[str]) -> tuple[int, int]:
+    """How many round trips a page of one key takes, and one of all; each must publish what every key by itself does."""
+    asked = 0
+
+    def count(*_: Any) -> None:
+        nonlocal asked
+        asked += 1
+
+    found: list[int] = []
+    async with owner.database.unit_of_work() as work:
+        await work.execute(text("delete from outbox_states"))
+        for key in keys:
+            assert await source.republish(work, key, now=NOW, lane=Lane.BULK) is not None
+        expected = await pending(work)
+        assert set(expected) == set(keys)
+        for page in (keys[:1], keys):
+            await work.execute(text("delete from outbox_states"))
+            asked, connection = 0, (await work.connection()).sync_connection
+            event.listen(connection, "before_cursor_execute", count)
+            await source.republish_all(work, page, now=NOW, lane=Lane.BULK)
+            event.remove(connection, "before_cursor_execute", count)
+            assert await pending(work) == {key: expected[key] for key in page}
+            found.append(asked)
+    return found[0], found[1]
+
+
+async def test_a_page_of_members_or_sessions_takes_as_many_queries_as_one(runtime: Runtime) -> None:
+    async with restored(runtime, auth, key_ring) as owner:
+        async with owner.database.unit_of_work() as work:
+            permissions = list(
+                await work.scalars(text("select key from permissions where module = 'finance' order by key limit 3"))
+            )
+            (one_company, founder), (other_company, _) = await new_company(work), await new_company(work)
+            people = [await new_person(work) for _ in range(5)]
+            # All are in one company and two in the other too, with other rights there.
+            members = [(one_company, person) for person in people] + [(other_company, person) for person in people[:2]]
+            for number, (company, person) in enumerate(members):
+                await memberships.add_member(work, company, person, actor=founder, now=NOW)
+                given = {"company_id": company, "user_id": person, "module": "finance", "granted_at": NOW}
+                scopes = {"business_unit": "*", "event": [str(new_id()) for _ in range(number)]}
+                work.add(GrantedModule(**given, scopes=scopes))
+                await work.flush()
+                work.add_all(GrantedPermission(**given, key=key) for key in permissions[: number % 4])
+                if number % 2:
+                    work.add(
+                        DelegationRow(**given, permissions="*", scopes=scopes, may_delegate=True, granted_by=founder)
+                    )
+            for number, person in enumerate(people):
+                work.add(TokenGeneration(user_id=person, generation=1, since=NOW - timedelta(minutes=3), version=4))
+                ended = [NOW - timedelta(minutes=minute) for minute in range(number)]
+                work.add_all(
+                    Session(
+                        id=new_id(),
+                        user_id=person,
+                        refresh_hash=new_id().bytes * 2,
+                        created_at=NOW - timedelta(days=1),
+                        refreshed_at=NOW - timedelta(days=1),
+                        expires_at=NOW + timedelta(days=30),
+                        ended_at=at,
+                    )
+                    for at in (*ended, None)
+                )
+        keys = sorted(f"{company}/{person}" for company, person in members)
+        one, all_ = await queries_of_pages(owner, memberships, keys)
+        assert one == all_
+        one, all_ = await queries_of_pages(owner, sessions, sorted(map(str, people)))
+        assert one == all_
+
+
+async def test_a_page_of_companies_takes_as_many_queries_as_one(runtime: Runtime) -> None:
+    async with restored(runtime, core, lambda _: {}) as owner:
+        bought = [CompanyId(new_id()) for _ in range(4)]
+        await publish_catalog({}, owner.database, lambda: NOW)
+        for company in bought:
+            await buy(owner, company)
+        one, all_ = await queries_of_pages(owner, companies, sorted(map(str, bought)))
+        assert one == all_

@@ -167,6 +167,27 @@ def test_somebody_elses_state_is_nobodys(access: LocalAccess) -> None:
         assert change == Quarantine(subject_key(topic, key) or b"", "the record's key is not that of its event")
 
 
+def test_one_in_another_partition_than_its_keys_locks_that_one(access: LocalAccess) -> None:
+    """What is newer of the key comes in the key's own partition: who reads both in another order must end the same."""
+    kinds = 0
+    for data in payloads(access):
+        for hostile in hostile_records(*record(data, access, 2**30)):
+            if not hostile.names_its_subject:
+                continue
+            kinds += 1
+            assert hostile.key is not None
+            own = partition_of(hostile.topic, hostile.key)[1]
+            for number in {*range(STATE_TOPICS[hostile.topic].partitions)} - {own}:
+                found_in = (hostile.topic, number)
+                change = INGEST.change_of(*found_in, hostile.key, hostile.value)
+                if hostile.value is None:
+                    assert change == UnblockPartition(found_in, hostile.key)
+                else:
+                    assert change == BlockPartition(found_in, hostile.key), hostile.kind
+                assert INGEST.change_of(*found_in, hostile.key, None) == UnblockPartition(found_in, hostile.key)
+    assert kinds > 500
+
+
 def test_where_a_valid_record_lies_makes_no_difference(access: LocalAccess) -> None:
     for data in payloads(access):
         topic, key, value = record(data, access, 2)

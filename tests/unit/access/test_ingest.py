@@ -48,13 +48,13 @@ def test_a_state_is_applied_under_its_subject() -> None:
 )
 def test_a_state_under_anothers_key_is_applied_to_nobody(of_other: dict[str, Any]) -> None:
     value = record(grant(of_other.get("user_id", USER)), of_other.get("company_id", COMPANY))
-    change = INGEST.change_of(MEMBERSHIPS, 0, KEY, value)
+    change = INGEST.change_of(*partition_of(MEMBERSHIPS, KEY), KEY, value)
     assert isinstance(change, Quarantine)
     assert change.key == membership_key(COMPANY, USER)
 
 
 def test_a_tombstone_of_a_subject_is_not_accepted() -> None:
-    assert isinstance(INGEST.change_of(MEMBERSHIPS, 0, KEY, None), Quarantine)
+    assert isinstance(INGEST.change_of(*partition_of(MEMBERSHIPS, KEY), KEY, None), Quarantine)
 
 
 @pytest.mark.parametrize("key", [None, b"", b"\xff", KEY.upper(), KEY + b"/", str(COMPANY).encode()])
