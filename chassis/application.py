@@ -10,10 +10,9 @@ from fastapi import FastAPI
 from access.acknowledgements import Acknowledgements
 from access.feed import Applied, OnApplied
 from access.path import AccessPath
-from access.unknown import StateUnknownError
 from chassis.background import Background
 from chassis.documentation import documentation_router
-from chassis.health import Check, health_router
+from chassis.health import Check, NotReadyError, health_router
 from chassis.problems import install_problems
 from chassis.request_log import RequestLog
 from chassis.routing import refuse_unguarded
@@ -187,11 +186,11 @@ def _relay(
 
 
 async def _check_access(app: FastAPI) -> None:
-    """Raises StateUnknownError."""
+    """Raises NotReadyError."""
     path: AccessPath = app.state.access_path
     readiness = path.ready
     if not readiness.is_ready:
-        raise StateUnknownError(readiness.why or "the access state is not known")
+        raise NotReadyError(readiness.why)
 
 
 async def _check_consumers(work: WorkConsumers) -> None:

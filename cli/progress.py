@@ -18,11 +18,11 @@ def line(text: str) -> None:
 
 
 @contextmanager
-def step(name: str) -> Iterator[None]:
-    """Tell when a step has ended and how long it took; a step that fails tells why itself."""
+def step(name: str, reached: str = "ready") -> Iterator[None]:
+    """Tell when a step has reached its end and how long it took; a step that fails tells why itself."""
     begun = time.monotonic()
     yield
-    line(f"  {name:30} ready after {time.monotonic() - begun:4.1f} s")
+    line(f"  {name:30} {reached} after {time.monotonic() - begun:4.1f} s")
 
 
 @contextmanager

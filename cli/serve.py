@@ -19,13 +19,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
-from uvicorn.supervisors import Multiprocess
 
 from chassis.application import build_app
 from chassis.problems import install_problems
 from chassis.service import Service
 from chassis.settings import WORKERS_MAX, ServiceSettings, SettingsError, read_settings
 from cli.registry import load, service_names
+from cli.workers import Workers
 from infra.embedded.errors import CannotStart
 from infra.telemetry.logging import configure_logging
 
@@ -107,8 +107,9 @@ def serve(service: str, host: str, port: int, workers: int | None, log_level: st
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
     if workers > 1:
-        Multiprocess(config, sockets=[config.bind_socket()]).run()
-        return
+        processes = Workers(config, sockets=[config.bind_socket()])
+        processes.run()
+        sys.exit(1 if processes.has_failed else 0)
     server = uvicorn.Server(config)
     server.run()
     if not server.started:

@@ -1,9 +1,14 @@
-"""What `kisum up` ends with: where everything is, and three commands that work when pasted."""
+"""What `kisum up` ends with: where everything is, and three commands that work when pasted; or what is not ready."""
 
 import json
 import secrets
+from collections.abc import Mapping
+from typing import Final
 
 from cli.running import RunRecord
+
+#: What both accounts begin with, and no line before them does.
+ACCOUNT_BEGINS: Final = "Kisum "
 
 
 def welcome(record: RunRecord) -> str:
@@ -29,3 +34,18 @@ Try it:
 TOKEN=$({post} {auth}/token -d '{json.dumps(credentials)}' | sed 's/.*"access_token":"\\([^"]*\\)".*/\\1/')
 curl -sS {auth}/me -H "Authorization: Bearer $TOKEN"
 """
+
+
+def not_ready(problems: Mapping[str, str | None]) -> str:
+    """What is not ready, and why."""
+    return f"""Kisum runs, but not everything is ready:
+
+{problem_lines(problems)}
+
+It goes on, and what is waited for may still come: `kisum status` tells.
+"""
+
+
+def problem_lines(problems: Mapping[str, str | None]) -> str:
+    """One line for each service that has a problem."""
+    return "\n".join(f"  {service:20} {problem}" for service, problem in problems.items() if problem)

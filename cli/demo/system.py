@@ -18,13 +18,17 @@ import psutil
 from cli import progress
 from cli.demo.waiting import wait_until
 from cli.installation import home
-from cli.running import Part, RunRecord, problem_of
+from cli.running import NOT_READY_STATUS, Part, RunRecord, problem_of
 from infra.embedded.child import running_pid
 from infra.embedded.errors import CannotStart
 from infra.embedded.postgres import EmbeddedPostgres
 from infra.embedded.state import StateFolder, is_free
 
 _ROOT: Final = Path(__file__).parents[2]
+
+
+class _NotReadyError(CannotStart):
+    """What was started runs, and is ours to stop."""
 
 
 @dataclass(frozen=True)
@@ -114,9 +118,9 @@ async def running_system(folder: Path, settings: Mapping[str, str]) -> AsyncIter
     try:
         try:
             await _kisum(environment, "up", "--detach", "--processes")
-        except CannotStart:
+        except CannotStart as refused:
             # What runs there now, if anything, is somebody else's.
-            is_refused = True
+            is_refused = not isinstance(refused, _NotReadyError)
             raise
         # Opened again: the start has chosen the ports.
         state = StateFolder.open(folder)
@@ -161,6 +165,8 @@ async def _kisum(environment: Mapping[str, str], *arguments: str) -> None:
         finally:
             # Also when interrupted: what it starts can only be stopped once it is there.
             code = await asyncio.shield(process.wait())
+        if code == NOT_READY_STATUS:
+            raise _NotReadyError("not everything was ready in time")
         if code != 0:
             errors.seek(0)
             raise CannotStart(errors.read().strip().removeprefix("kisum: ") or f"`kisum {arguments[0]}` failed")

