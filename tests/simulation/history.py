@@ -65,6 +65,7 @@ _COMPACTION_LAG_SECONDS: Final = 50.0
 _VIOLATIONS_MAX: Final = 10
 _ASKED_AFTER_APPLY_SHARE: Final = 0.15
 _SLEPT_THROUGH_SHARE: Final = 0.2
+_ASTRAY_SHARE: Final = 0.3
 _MEMBERSHIPS: Final = "auth.memberships.v1"
 _MAP_SIZE_BYTES: Final = 8 * 1024 * 1024
 _FOLDER: Final = Path("/dev/shm") if Path("/dev/shm").is_dir() else None  # noqa: S108 - folders of its own in it
@@ -467,8 +468,10 @@ class History:
         partition = partition_of(key, topic.partitions)
         before = [record for record in self._broker.records(topic.name, partition) if record.value]
         own = [record for record in before if record.key == key]
+        # Most records come where their keys belong.
+        lies_in = self._random.randrange(topic.partitions) if self._random.random() < _ASTRAY_SHARE else partition
         # What takes the place of a lost record to the offset cannot be told from it (decision 0016).
-        if not own or self._broker.has_lost_tail(topic.name, partition):
+        if not own or any(self._broker.has_lost_tail(topic.name, number) for number in (partition, lies_in)):
             return
         value = own[-1].value or b""
         match poison:
@@ -478,7 +481,7 @@ class History:
             case "an unreadable key":
                 key = b"\xff\x00 no key"
             case "a tombstone":
-                self._broker.append_raw(topic.name, partition, key, None)
+                self._broker.append_raw(topic.name, lies_in, key, None)
                 return
             case "the value of another key":
                 value = self._random.choice(before).value or b""
@@ -490,7 +493,7 @@ class History:
                 value = value.replace(b'"status":"active"', b'"status":"on_leave"')
             case _:
                 value = re.sub(rb'"version":\d+', b'"version":0', value)
-        self._broker.append_raw(topic.name, partition, key, value)
+        self._broker.append_raw(topic.name, lies_in, key, value)
 
     def _do_refused_by_the_log(self, subject: str, number: int) -> None:
         refused = key_of(subject, number).encode()
