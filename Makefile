@@ -20,8 +20,10 @@ check: install
 demo:
 	./kisum demo
 
-# All, or ONLY=decision_time,revoke_to_deny
+# All figures, or ONLY=decision,relay_p50_ms: names of groups or figures.
 bench: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: \
+	    -r benchmarks/requirements.lock
 	$(BIN)/python -m benchmarks $(ONLY)
 
 # Histories of the access path under faults; SEED=8123 has the same ones again, HISTORIES=2000 is how many.
@@ -48,3 +50,6 @@ lock: install
 	    -r build/lock/requirements.lock -d build/lock/wheels
 	{ echo "# download size: $$(du --summarize --block-size=1MB build/lock/wheels | cut -f1) MB" && \
 	    cat build/lock/requirements.lock; } > build/lock/complete && mv build/lock/complete requirements.lock
+	build/lock/venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	    --no-emit-index-url --no-annotate --group bench --constraint requirements.lock \
+	    -o benchmarks/requirements.lock

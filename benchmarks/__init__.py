@@ -1,1 +1,1 @@
-"""Figures as ratios, measured side by side in one run."""
+"""The figures of design §9, on the code and the parts the services run on. docs/performance.md explains them."""

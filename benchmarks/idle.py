@@ -1,44 +1,55 @@
-"""What an idle installation costs: `python -m benchmarks.idle [SECONDS]` beside a running `kisum up`.
+"""What thirteen services use while nobody asks them for anything: feeds, heartbeats and acknowledgements go on.
 
-Memory is the proportional set size of its processes (shared pages counted once); processor time is what all of them
-used in the window, as a part of one core.
+Processor time is that of whole processes, jobs and the supervisor's looks at them included, as a part of one core.
+The thirteenth service is Auth, which has no feed; one of the instances that follow the log is left out for it.
 """
 
-import json
-import sys
-import threading
+import asyncio
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import psutil
 
-from cli.installation import home
+from benchmarks.bed import Bed
+from benchmarks.figures import Figure
+from benchmarks.fleet import INSTANCES
+from infra.embedded.child import running_pid
 
+_SETTLING_SECONDS: Final = 15.0
 _WINDOW_SECONDS: Final = 60.0
 _PERCENT: Final = 100.0
 _MEGABYTE: Final = 1_000_000
 
 
-def _processes() -> list[psutil.Process]:
-    supervisor = psutil.Process(json.loads((home() / "run.json").read_text())["pid"])
-    return [supervisor, *supervisor.children(recursive=True)]
+async def measure(bed: Bed) -> list[Figure]:
+    """Over a minute."""
+    fleet = await bed.fleet()
+    auth = running_pid(fleet.system.state.pid_path("service-auth"))
+    if auth is None:
+        raise AssertionError("Auth runs")
+    services = [psutil.Process(pid) for pid in [auth, *fleet.processes.values()][:INSTANCES]]
+    servers = {name: _family(running_pid(fleet.system.state.pid_path(name)) or 0) for name in ("kafka", "postgres")}
+    await asyncio.sleep(_SETTLING_SECONDS)
+    groups: Mapping[str, list[psutil.Process]] = {"feeds": services, **servers}
+    before = {name: _used_seconds(processes) for name, processes in groups.items()}
+    await asyncio.sleep(_WINDOW_SECONDS)
+    used = {
+        name: (_used_seconds(processes) - before[name]) / _WINDOW_SECONDS * _PERCENT
+        for name, processes in groups.items()
+    }
+    memory = sum(process.memory_full_info().pss for process in services) / _MEGABYTE
+    return [
+        Figure("idle_feeds_percent", used["feeds"], "%"),
+        Figure("idle_kafka_percent", used["kafka"], "%"),
+        Figure("idle_postgres_percent", used["postgres"], "%"),
+        Figure("idle_services_pss_mb", memory, "MB"),
+    ]
 
 
-def _used_seconds(processes: list[psutil.Process]) -> float:
+def _family(pid: int) -> list[psutil.Process]:
+    process = psutil.Process(pid)
+    return [process, *process.children(recursive=True)]
+
+
+def _used_seconds(processes: Iterable[psutil.Process]) -> float:
     return sum(sum(process.cpu_times()[:2]) for process in processes)
-
-
-def main() -> None:
-    window_seconds = float(sys.argv[1]) if len(sys.argv) > 1 else _WINDOW_SECONDS
-    processes = _processes()
-    before = _used_seconds(processes)
-    threading.Event().wait(window_seconds)
-    used_percent = (_used_seconds(processes) - before) / window_seconds * _PERCENT
-    memory = [process.memory_full_info() for process in processes]
-    print(f"processes          {len(processes)}")
-    print(f"resident (PSS)     {sum(each.pss for each in memory) / _MEGABYTE:.0f} MB")
-    print(f"resident (RSS)     {sum(each.rss for each in memory) / _MEGABYTE:.0f} MB, shared pages counted in each")
-    print(f"processor          {used_percent:.1f} % of one core over {window_seconds:g} s")
-
-
-if __name__ == "__main__":
-    main()
