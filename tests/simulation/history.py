@@ -64,7 +64,7 @@ _BEFORE_SECONDS: Final = 60.0
 _COMPACTION_LAG_SECONDS: Final = 50.0
 _VIOLATIONS_MAX: Final = 10
 _ASKED_AFTER_APPLY_SHARE: Final = 0.15
-_SLEPT_THROUGH_SHARE: Final = 0.2
+_LONG_OVER_SHARE: Final = 0.2
 _ASTRAY_SHARE: Final = 0.3
 _MEMBERSHIPS: Final = "auth.memberships.v1"
 _MAP_SIZE_BYTES: Final = 8 * 1024 * 1024
@@ -222,24 +222,25 @@ class History:
             self._differences("a live cache", self._readers.values())
             return
         self._ask_all()
-        if self._random.random() < _SLEPT_THROUGH_SHARE:
-            await self._wake_a_relay_that_slept_through_it_all()
+        if self._random.random() < _LONG_OVER_SHARE:
+            await self._send_what_is_long_over()
         await self._rebuild_from_nothing()
 
-    async def _wake_a_relay_that_slept_through_it_all(self) -> None:
-        """It sends the oldest state there is of everything, long after that was taken back."""
+    async def _send_what_is_long_over(self) -> None:
+        """The oldest state there is of each key, long after that was taken back, and states under keys of others."""
         await asyncio.sleep(BOUNDS.hard_seconds)
         self._asked_after_apply_share = 1.0
         sent = {}
         for topic in STATE_TOPIC_NAMES:
             for partition in range(_TOPICS[topic].partitions):
-                oldest = {
-                    record.key: record.offset
-                    for record in reversed(self._broker.records(topic, partition))
-                    if record.key and record.value
-                }
-                for key, offset in oldest.items():
-                    sent[topic, partition, key] = self._broker.duplicate(topic, partition, offset)
+                records = [record for record in self._broker.records(topic, partition) if record.key and record.value]
+                oldest = {record.key: record.value for record in reversed(records)}
+                newest = [record.value for record in {record.key: record for record in records}.values()]
+                for key, value in oldest.items():
+                    self._broker.append_raw(topic, partition, key, value)
+                    sent[topic, partition, key] = self._broker.append_raw(
+                        topic, partition, key, self._random.choice(newest)
+                    )
 
         def are_answered() -> bool:
             last = {
@@ -249,7 +250,7 @@ class History:
             }
             return all(last[place] > offset for place, offset in sent.items())
 
-        await self._until(are_answered, "old states stayed the last of their keys")
+        await self._until(are_answered, "what was long over stayed the last of its keys")
         if not await self._until(self._all_is_as_the_rows_say, None):
             self._differences("a cache after old states came again", self._readers.values())
 
