@@ -40,13 +40,16 @@ class EventFilter:
     starts_before: datetime | None = None
 
     def conditions(self) -> list[ColumnElement[bool]]:
-        asked = (
-            self.states is not None and Event.state.in_([state.value for state in self.states or ()]),
-            self.business_unit_id is not None and Event.business_unit_id == self.business_unit_id,
-            self.starts_from is not None and Event.starts_at >= self.starts_from,
-            self.starts_before is not None and Event.starts_at < self.starts_before,
-        )
-        return [condition for condition in asked if not isinstance(condition, bool)]
+        found: list[ColumnElement[bool]] = []
+        if self.states is not None:
+            found.append(Event.state.in_([state.value for state in self.states]))
+        if self.business_unit_id is not None:
+            found.append(Event.business_unit_id == self.business_unit_id)
+        if self.starts_from is not None:
+            found.append(Event.starts_at >= self.starts_from)
+        if self.starts_before is not None:
+            found.append(Event.starts_at < self.starts_before)
+        return found
 
 
 def scope_of_new(details: EventDetails) -> Mapping[str, ScopeValue]:
