@@ -93,7 +93,6 @@ class StateTopic(Generic[Row]):
         if row is None:
             return None
         row.version = next_version(row.version, above)
-        await work.flush()
         return await self.publish(work, row, actor=None, now=now, lane=lane)
 
     async def withdraw(
