@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from datetime import date
+from datetime import UTC, date, datetime
 from http import HTTPStatus
 from typing import Annotated, Any, Final
 from uuid import UUID
@@ -24,6 +24,7 @@ REVISION_HEADER: Final = "Kisum-Revision"
 _BODY_BYTES_MAX: Final = 1024 * 1024
 _FIRST_PRINTABLE: Final = 0x20
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_INSTANT: Final = re.compile(_DATE.pattern + r"T[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?(Z|[+-][0-9]{2}:[0-9]{2})")
 _IDENTIFIER: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -127,8 +128,19 @@ def _identifier(value: Any) -> Any:
     return UUID(value)
 
 
+def _instant(value: Any) -> Any:
+    if not isinstance(value, str) or not _INSTANT.fullmatch(value):
+        raise PydanticCustomError("instant_text", "A time is written with its offset: 2026-05-21T19:30:00Z")
+    try:
+        return datetime.fromisoformat(value).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise PydanticCustomError("instant_text", "There is no such time") from None
+
+
 #: JSON knows neither dates nor ids, and strict models take no text for them; these take the one way to write each.
 DateText = Annotated[date, BeforeValidator(_date)]
+#: A point in time; what the handler gets is in UTC.
+InstantText = Annotated[datetime, BeforeValidator(_instant)]
 IdText = Annotated[UUID, BeforeValidator(_identifier)]
 
 

@@ -14,6 +14,7 @@ class Kind(StrEnum):
     NOT_FOUND = "not_found"
     CONFLICT = "conflict"
     PRECONDITION_FAILED = "precondition_failed"
+    PRECONDITION_REQUIRED = "precondition_required"
     REFUSED = "refused"
     UNAUTHENTICATED = "unauthenticated"
     TOO_MANY = "too_many"

@@ -1,7 +1,13 @@
-"""Money: minor units of an ISO 4217 currency, never a float."""
+"""Money: minor units of an ISO 4217 currency, never a float.
 
+What is published is rounded once per line, half up; what is divided is divided by largest remainder, so that its parts
+are the whole (domain §1.0).
+"""
+
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from fractions import Fraction
 from typing import Any, Final
 
 from contracts.errors import DomainError, Kind
@@ -37,6 +43,20 @@ class AmountInvalidError(DomainError):
     code = "amount_invalid"
     title = "This is not an amount of the currency"
     pointer = "/amount"
+
+
+class CurrenciesDifferError(DomainError):
+    """Amounts of two currencies have no sum: one of them is converted first, at a rate somebody answers for."""
+
+    kind = Kind.INVALID
+    code = "currencies_differ"
+    title = "These amounts are of different currencies"
+
+
+class WeightsInvalidError(DomainError):
+    kind = Kind.INVALID
+    code = "weights_invalid"
+    title = "Nothing can be divided by these shares"
 
 
 @dataclass(frozen=True)
@@ -75,4 +95,71 @@ class Money:
 
     def __str__(self) -> str:
         """The decimal text, with all decimals of the currency: 199.00"""
-        return f"{Decimal(self.amount_minor).scaleb(-MINOR_UNIT_DIGITS[self.currency]):f}"
+        return f"{self.major:f}"
+
+    @classmethod
+    def rounded(cls, amount: Decimal | Fraction, currency: str) -> "Money":
+        """An amount in the currency's major unit, rounded half up to its minor one: the one rounding of a line.
+
+        Raises CurrencyUnknownError or AmountInvalidError.
+        """
+        digits = MINOR_UNIT_DIGITS.get(currency)
+        if digits is None:
+            raise CurrencyUnknownError(f"{currency!r} is not an ISO 4217 currency.", currency=currency)
+        return cls(half_up(Fraction(amount) * 10**digits), currency)
+
+    @property
+    def major(self) -> Decimal:
+        """The amount in the currency's major unit, exactly."""
+        return Decimal(self.amount_minor).scaleb(-MINOR_UNIT_DIGITS[self.currency])
+
+    def __add__(self, other: "Money") -> "Money":
+        """Raises CurrenciesDifferError or AmountInvalidError."""
+        return Money(self.amount_minor + self._of_same_currency(other), self.currency)
+
+    def __sub__(self, other: "Money") -> "Money":
+        """Raises CurrenciesDifferError or AmountInvalidError."""
+        return Money(self.amount_minor - self._of_same_currency(other), self.currency)
+
+    def __neg__(self) -> "Money":
+        return Money(-self.amount_minor, self.currency)
+
+    def share(self, portion: Decimal | Fraction) -> "Money":
+        """This portion of the amount, rounded half up. Portions of one whole are made with `allocate`."""
+        return Money(half_up(self.amount_minor * Fraction(portion)), self.currency)
+
+    def allocate(self, weights: Sequence[int]) -> list["Money"]:
+        """The amount divided in proportion to the weights; the parts always sum to it.
+
+        Each part is first cut to whole minor units; the units left over go one each to the largest remainders, the
+        earlier first where they are equal. A negative amount is divided as its opposite is. Raises
+        WeightsInvalidError for a weight below 0 and where all are 0 or there are none.
+        """
+        total = sum(weights)
+        if total <= 0 or min(weights) < 0:
+            raise WeightsInvalidError("Shares are whole numbers, none below 0 and one above.", weights=list(weights))
+        sign = -1 if self.amount_minor < 0 else 1
+        divided = [divmod(abs(self.amount_minor) * weight, total) for weight in weights]
+        left_over = abs(self.amount_minor) - sum(units for units, _ in divided)
+        largest_first = sorted(range(len(weights)), key=lambda place: -divided[place][1])
+        raised = frozenset(largest_first[:left_over])
+        return [Money(sign * (units + (place in raised)), self.currency) for place, (units, _) in enumerate(divided)]
+
+    def _of_same_currency(self, other: "Money") -> int:
+        if other.currency != self.currency:
+            raise CurrenciesDifferError(f"{self.currency} and {other.currency} have no sum.")
+        return other.amount_minor
+
+
+def total(amounts: Iterable[Money], currency: str) -> Money:
+    """The sum of amounts of this currency; nothing of it where there are none. Raises CurrenciesDifferError."""
+    whole = Money(0, currency)
+    for amount in amounts:
+        whole += amount
+    return whole
+
+
+def half_up(number: Fraction) -> int:
+    """The nearest whole number; of two that are as near, the one farther from zero."""
+    whole = (2 * abs(number.numerator) + number.denominator) // (2 * number.denominator)
+    return -whole if number < 0 else whole

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from contracts.envelope import VALUE_SIZE_MAX_BYTES, Envelope
-from contracts.events import access, auth, checkout, entitlements
+from contracts.events import access, auth, checkout, entitlements, promoter
 from contracts.payload import Payload
 from contracts.services import MODULES, SERVICES
 
@@ -233,6 +233,27 @@ _EVENTS: Final[tuple[Topic, ...]] = (
             checkout.SubscriptionEnded,
         ),
         extra={"retention.bytes": "-1"},
+    ),
+    Topic(
+        name="promoter.events.v1",
+        owner="promoter",
+        readers=frozenset({"ticketing", "venue", "artist", "vendor", "finance", "touring", "ai"}),
+        projected_by=frozenset({"finance"}),
+        key="company_id/event_id",
+        partitions=3,
+        cleanup="compact",
+        payloads=(promoter.EventChanged,),
+        extra=_STATE,
+    ),
+    Topic(
+        name="promoter.artists.v1",
+        owner="promoter",
+        readers=frozenset({"ticketing", "finance", "touring", "ai"}),
+        key="company_id/artist_id",
+        partitions=1,
+        cleanup="compact",
+        payloads=(promoter.ArtistChanged,),
+        extra=_STATE,
     ),
 )
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from chassis.idempotency import forget_idempotency_keys
 from chassis.service import Service
 from services.finance.expenses.http import expenses
 from services.finance.manifest import MANIFEST
@@ -12,5 +13,6 @@ service = Service(
     settings=FinanceSettings,
     routers=(expenses,),
     migrations=Path(__file__).parent / "migrations",
+    jobs=(forget_idempotency_keys,),
     modules=frozenset({MANIFEST.key}),
 )

@@ -171,6 +171,7 @@ async def _put_down_expenses(system: System, http: httpx.AsyncClient, people: Pe
             "incurred_on": "2026-01-31",
             "business_unit_id": str(unit),
         }
-        answer = await http.post(system.url(MODULE, "/expenses"), json=body, headers=headers)
+        sent = {**headers, "Idempotency-Key": str(unit)}
+        answer = await http.post(system.url(MODULE, "/expenses"), json=body, headers=sent)
         found[str(unit)] = answer.raise_for_status().json()["id"]
     return found

@@ -82,6 +82,8 @@ def test_statuses_are_found_in_examples() -> None:
         "entitlements.module-changed.v1",
         "entitlements.package-changed.v1",
         "entitlements.price-changed.v1",
+        "promoter.artist-changed.v1",
+        "promoter.event-changed.v1",
     }
 
 
@@ -95,6 +97,8 @@ def test_each_example_has_the_key_its_topic_says() -> None:
             "company_id": str(envelope.company_id),
             "kind/key": envelope.aggregate_id,
             "company_id/user_id": f"{envelope.company_id}/{getattr(envelope.data, 'user_id', None)}",
+            "company_id/event_id": f"{envelope.company_id}/{getattr(envelope.data, 'event_id', None)}",
+            "company_id/artist_id": f"{envelope.company_id}/{getattr(envelope.data, 'artist_id', None)}",
             "module": getattr(envelope.data, "module", None),
             "kid": getattr(envelope.data, "kid", None),
             "user_id": str(getattr(envelope.data, "user_id", None)),

@@ -60,10 +60,13 @@ def test_the_topics_are_those_of_the_design() -> None:
         "auth.heartbeats.v1",
         "access.acknowledgements.v1",
         "checkout.purchases.v1",
+        "promoter.events.v1",
+        "promoter.artists.v1",
         "checkout.subscriptions.v1",
         "auth.dead-letters.v1",
         "entitlements.dead-letters.v1",
         "checkout.dead-letters.v1",
+        "finance.dead-letters.v1",
     }
 
 

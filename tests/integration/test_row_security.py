@@ -25,8 +25,9 @@ from services.finance.expenses.tables import Expense
 from tests.harness.runtime import Runtime
 from tests.harness.services import service_database
 
-#: What a module's database holds that is nobody's: events on their way, and which were applied.
+#: What a module's database holds that is nobody's: events on their way, which were applied, ids of companies.
 UNFENCED: Final = {
+    "companies",
     "inbox",
     "outbox_facts",
     "outbox_partitions",

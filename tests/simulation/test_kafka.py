@@ -162,7 +162,7 @@ def test_a_session_has_each_batch_once_whatever_becomes_of_its_acknowledgements(
             assert world.values(PERMISSIONS) in (sent, sent[:-2])
 
         run(history, seed)
-    assert answers["int"] > 100
+    assert answers["int"] > len(SEEDS), "more than one of a history is acknowledged"
     assert answers["NoneType"] > 5
     assert len(answers) == 4
 

@@ -2,9 +2,13 @@ from datetime import date, datetime
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import Query
+from fastapi import Query, Response
 from pydantic import Field
 
+from chassis.audit import HistoryPage, history
+from chassis.idempotency import Repeatable
+from chassis.paging import Paged
+from chassis.preconditions import set_entity_tag
 from chassis.request import Access, Now, Work
 from chassis.routing import DateText, IdText, RequestModel, ResponseModel, problem_statuses, router
 from contracts.money import Money
@@ -35,20 +39,23 @@ class ExpenseBody(ResponseModel):
     incurred_on: date
     business_unit_id: UUID | None
     event_id: UUID | None
+    version: int
     created_by: UUID
     created_at: datetime
 
 
 class ExpensePage(ResponseModel):
-    """`next` is the `before` of the next page, absent on the last."""
+    """`next` is the `cursor` of the next page, absent on the last."""
 
     expenses: list[ExpenseBody]
-    next: UUID | None = None
+    next: str | None = None
 
 
 @expenses.post("/expenses", status_code=201, responses=problem_statuses(401, 403, 422, 503))
 @guard(Permission("finance.expenses.write", ScopeSource.BODY))
-async def add_expense(body: NewExpense, access: Access, work: Work, now: Now) -> ExpenseBody:
+async def add_expense(
+    body: NewExpense, access: Access, work: Work, now: Now, once: Repeatable, response: Response
+) -> ExpenseBody:
     """Put down an expense."""
     new = operations.NewExpense(
         description=body.description,
@@ -57,24 +64,52 @@ async def add_expense(body: NewExpense, access: Access, work: Work, now: Now) ->
         business_unit_id=body.business_unit_id,
         event_id=body.event_id,
     )
-    return _body(await operations.add(work, access, new, now=now))
+
+    async def add() -> ExpenseBody:
+        return _body(await operations.add(work, access, new, now=now))
+
+    added = await once.answer(ExpenseBody, add, scope=new.scope)
+    set_entity_tag(response, added.version)
+    return added
 
 
 @expenses.get("/expenses", responses=problem_statuses(401, 403, 422, 503))
 @guard(Permission("finance.expenses.read", ScopeSource.FILTER))
 async def list_expenses(
-    access: Access, work: Work, before: UUID | None = None, limit: Annotated[int, Query(ge=1, le=200)] = 50
+    access: Access,
+    work: Work,
+    asked: Paged,
+    business_unit_id: UUID | None = None,
+    event_id: UUID | None = None,
+    incurred_from: Annotated[DateText | None, Query()] = None,
+    incurred_before: Annotated[DateText | None, Query()] = None,
 ) -> ExpensePage:
-    """The company's expenses within the caller's scopes, the newest first."""
-    found = await operations.page(work, access.company_id, access.scope_filter, before=before, limit=limit)
-    return ExpensePage(expenses=[_body(each) for each in found], next=found[-1].id if len(found) == limit else None)
+    """The company's expenses within the caller's scopes, sorted by created or incurred_on; the newest first."""
+    wanted = operations.ExpenseFilter(
+        business_unit_id=business_unit_id,
+        event_id=event_id,
+        incurred_from=incurred_from,
+        incurred_before=incurred_before,
+    )
+    page = await operations.page(work, access.company_id, access.scope_filter, asked, wanted)
+    return ExpensePage(expenses=[_body(each) for each in page.rows], next=page.next)
 
 
 @expenses.get("/expenses/{expense_id}", responses=problem_statuses(401, 403, 404, 422, 503))
 @guard(Permission("finance.expenses.read", ScopeSource.OBJECT))
-async def read_expense(expense_id: UUID, access: Access, work: Work) -> ExpenseBody:
+async def read_expense(expense_id: UUID, access: Access, work: Work, response: Response) -> ExpenseBody:
     """One expense."""
-    return _body(await operations.one(work, access, expense_id))
+    expense = await operations.one(work, access, expense_id)
+    set_entity_tag(response, expense.version)
+    return _body(expense)
+
+
+@expenses.get("/expenses/{expense_id}/history", responses=problem_statuses(401, 403, 404, 422, 503))
+@guard(Permission("finance.expenses.read", ScopeSource.OBJECT))
+async def read_expense_history(expense_id: UUID, access: Access, work: Work, asked: Paged) -> HistoryPage:
+    """What happened to one expense, the newest first."""
+    expense = await operations.one(work, access, expense_id)
+    return await history(work, asked, access.company_id, expense.id)
 
 
 def _body(expense: Expense) -> ExpenseBody:
@@ -86,6 +121,7 @@ def _body(expense: Expense) -> ExpenseBody:
         incurred_on=expense.incurred_on,
         business_unit_id=expense.business_unit_id,
         event_id=expense.event_id,
+        version=expense.version,
         created_by=expense.created_by,
         created_at=expense.created_at,
     )

@@ -1,16 +1,27 @@
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import Final
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from access.scopes import ScopeFilter
+from access.scopes import ScopeFilter, ScopeValue
+from chassis.audit import record
+from chassis.paging import Listing, Page, PageRequest
 from contracts.identifiers import CompanyId, new_id
 from contracts.money import Money
 from middleware.context import AccessContext
 from services.finance.expenses import rules
 from services.finance.expenses.tables import Expense
+
+LISTING: Final = Listing(
+    Expense,
+    sorts={"created": Expense.id, "incurred_on": Expense.incurred_on},
+    default="-created",
+    scopes={"business_unit": Expense.business_unit_id, "event": Expense.event_id},
+)
 
 
 @dataclass(frozen=True)
@@ -21,10 +32,36 @@ class NewExpense:
     business_unit_id: UUID | None
     event_id: UUID | None
 
+    @property
+    def scope(self) -> Mapping[str, ScopeValue]:
+        return {"business_unit": self.business_unit_id, "event": self.event_id}
+
+
+@dataclass(frozen=True)
+class ExpenseFilter:
+    """Which expenses are asked for; None asks for all. Days are from the first up to, and without, the second."""
+
+    business_unit_id: UUID | None = None
+    event_id: UUID | None = None
+    incurred_from: date | None = None
+    incurred_before: date | None = None
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        found: list[ColumnElement[bool]] = []
+        if self.business_unit_id is not None:
+            found.append(Expense.business_unit_id == self.business_unit_id)
+        if self.event_id is not None:
+            found.append(Expense.event_id == self.event_id)
+        if self.incurred_from is not None:
+            found.append(Expense.incurred_on >= self.incurred_from)
+        if self.incurred_before is not None:
+            found.append(Expense.incurred_on < self.incurred_before)
+        return found
+
 
 async def add(work: AsyncSession, access: AccessContext, new: NewExpense, *, now: datetime) -> Expense:
     """Put down an expense. Raises OutOfScopeError, AmountInvalidError or ExpenseDateRefusedError."""
-    access.require_scope({"business_unit": new.business_unit_id, "event": new.event_id})
+    access.require_scope(new.scope)
     rules.check_expense(new.amount, new.incurred_on, now.date())
     expense = Expense(
         id=new_id(),
@@ -37,23 +74,18 @@ async def add(work: AsyncSession, access: AccessContext, new: NewExpense, *, now
         incurred_on=new.incurred_on,
         created_by=access.user_id,
         created_at=now,
+        version=1,
     )
     work.add(expense)
+    record(work, expense, "add", actor=access.user_id, now=now)
     return expense
 
 
 async def page(
-    work: AsyncSession, company_id: CompanyId, scope: ScopeFilter, *, before: UUID | None, limit: int
-) -> list[Expense]:
-    """The newest expenses in scope; `before` is the last id of the page before. Ids are in the order of creation."""
-    query = select(Expense).where(Expense.company_id == company_id).order_by(Expense.id.desc()).limit(limit)
-    if before is not None:
-        query = query.where(Expense.id < before)
-    for column, scope_type in ((Expense.business_unit_id, "business_unit"), (Expense.event_id, "event")):
-        allowed = scope.uuids(scope_type)
-        if allowed != "*":
-            query = query.where(column.in_(allowed))
-    return list(await work.scalars(query))
+    work: AsyncSession, company_id: CompanyId, scope: ScopeFilter, asked: PageRequest, wanted: ExpenseFilter
+) -> Page[Expense]:
+    """The company's expenses in scope. Raises SortUnknownError or CursorInvalidError."""
+    return await LISTING.page(work, asked, company_id=company_id, scope=scope, where=wanted.conditions())
 
 
 async def one(work: AsyncSession, access: AccessContext, expense_id: UUID) -> Expense:

@@ -16,8 +16,10 @@ class Expense(Base):
         CheckConstraint("amount_minor > 0", name="amount_is_positive"),
         CheckConstraint("currency ~ '^[A-Z]{3}$'", name="currency_is_a_code"),
         CheckConstraint("length(description) between 1 and 500", name="description_length"),
+        CheckConstraint("version >= 1", name="version_is_positive"),
         # The newest first, within one company and there within business units.
         Index(None, "company_id", "id"),
+        Index(None, "company_id", "incurred_on", "id"),
         Index(None, "company_id", "business_unit_id", "id"),
     )
 
@@ -31,3 +33,5 @@ class Expense(Base):
     incurred_on: Mapped[date] = mapped_column(Date)
     created_by: Mapped[UUID]
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    #: One more with every write; the ETag. Rows older than versions are at their first.
+    version: Mapped[int] = mapped_column(BigInteger, server_default="1")

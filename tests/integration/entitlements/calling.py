@@ -58,6 +58,10 @@ class CalledService:
         """A member of a company, of a new one unless told."""
         user_id, company = UserId(new_id()), CompanyId(company_id or new_id())
         self.access.hold(grant(user_id, superadmin=superadmin), company_id=company)
+        return await self.signed_in(user_id, company)
+
+    async def signed_in(self, user_id: UserId, company: CompanyId) -> Person:
+        """The person with a token of this moment."""
         issuer = TokenIssuer(issuer="test", audience="kisum", lifetime=timedelta(minutes=5), signing_key=_key)
         identity = Identity(user_id=user_id, session_id=new_id(), generation=1)
         return Person(user_id, company, (await issuer.issue(identity, self.clock())).token)

@@ -6,8 +6,8 @@ import pytest
 
 from contracts.identifiers import CompanyId, new_id
 from tests.harness.access import entitled, grant
+from tests.harness.modules import Person, RunningModule
 from tests.harness.waiting import wait_until
-from tests.integration.finance.conftest import Finance, Person
 
 ONE, OTHER = str(new_id()), str(new_id())
 EXPENSE = {"description": "Stage", "amount": "1200.50", "currency": "USD", "incurred_on": "2026-05-21"}
@@ -20,7 +20,7 @@ async def add(person: Person, **changed: Any) -> dict[str, Any]:
     return body
 
 
-async def test_an_expense_is_added_read_and_listed_the_newest_first(finance: Finance) -> None:
+async def test_an_expense_is_added_read_and_listed_the_newest_first(finance: RunningModule) -> None:
     person = await finance.person()
     first, second = await add(person), await add(person, amount="7", currency="JPY", description="Water")
     assert (first["amount"], second["amount"], second["created_by"]) == ("1200.50", "7", str(person.user_id))
@@ -29,21 +29,56 @@ async def test_an_expense_is_added_read_and_listed_the_newest_first(finance: Fin
     assert (await person.call("GET", f"/expenses/{first['id']}")).json() == first
 
 
-async def test_pages_follow_one_another_without_a_gap_and_without_a_double(finance: Finance) -> None:
+async def test_pages_follow_one_another_without_a_gap_and_without_a_double(finance: RunningModule) -> None:
     person = await finance.person()
     added = [(await add(person, description=f"Number {number}"))["id"] for number in range(7)]
     found: list[str] = []
-    before = ""
+    cursor = ""
     while True:
-        page = (await person.call("GET", f"/expenses?limit=3{before}")).json()
+        page = (await person.call("GET", f"/expenses?limit=3{cursor}")).json()
         found += [each["id"] for each in page["expenses"]]
-        if "next" not in page or page["next"] is None:
+        if page["next"] is None:
             break
-        before = f"&before={page['next']}"
+        cursor = f"&cursor={page['next']}"
     assert found == added[::-1]
 
 
-async def test_another_companys_expense_is_no_expense(finance: Finance) -> None:
+async def test_lists_are_sorted_and_filtered_by_day_unit_and_event(finance: RunningModule) -> None:
+    person = await finance.person()
+    march = await add(person, incurred_on="2026-03-01", business_unit_id=ONE)
+    april = await add(person, incurred_on="2026-04-01", event_id=OTHER)
+    january = await add(person, incurred_on="2026-01-31")
+    for query, found in {
+        "sort=incurred_on": [january, march, april],
+        "sort=-incurred_on": [april, march, january],
+        "sort=created": [march, april, january],
+        "incurred_from=2026-03-01": [april, march],
+        "incurred_before=2026-03-01": [january],
+        f"business_unit_id={ONE}": [march],
+        f"event_id={OTHER}": [april],
+    }.items():
+        assert (await person.call("GET", f"/expenses?{query}")).json()["expenses"] == found, query
+
+
+async def test_an_expense_sent_twice_is_put_down_once_and_has_a_version_and_a_history(finance: RunningModule) -> None:
+    person = await finance.person()
+    answers = [await person.call("POST", "/expenses", json=EXPENSE, key="k") for _ in range(2)]
+    assert {(answer.status_code, answer.headers["ETag"], answer.text) for answer in answers} == {
+        (201, '"1"', answers[0].text)
+    }
+    reused = await person.call("POST", "/expenses", json={**EXPENSE, "amount": "1"}, key="k")
+    assert (reused.status_code, reused.json()["code"]) == (422, "idempotency_key_reused")
+    without = await person.call("POST", "/expenses", json=EXPENSE, key=None)
+    assert (without.status_code, without.json()["code"]) == (400, "idempotency_key_missing")
+    (listed,) = (await person.call("GET", "/expenses")).json()["expenses"]
+    read = await person.call("GET", f"/expenses/{listed['id']}")
+    assert (read.headers["ETag"], read.json()) == ('"1"', listed)
+    (entry,) = (await person.call("GET", f"/expenses/{listed['id']}/history")).json()["entries"]
+    assert (entry["action"], entry["actor_user_id"]) == ("add", str(person.user_id))
+    assert entry["changes"]["amount_minor"] == {"before": None, "after": 120050}
+
+
+async def test_another_companys_expense_is_no_expense(finance: RunningModule) -> None:
     person, stranger = await finance.person(), await finance.person()
     expense = await add(person)
     foreign = await stranger.call("GET", f"/expenses/{expense['id']}")
@@ -53,7 +88,7 @@ async def test_another_companys_expense_is_no_expense(finance: Finance) -> None:
     assert (await stranger.call("GET", "/expenses")).json()["expenses"] == []
 
 
-async def test_a_company_one_is_no_member_of_and_an_unknown_one_are_the_same_answer(finance: Finance) -> None:
+async def test_a_company_one_is_no_member_of_and_an_unknown_one_are_the_same_answer(finance: RunningModule) -> None:
     person, stranger = await finance.person(), await finance.person()
     foreign = await stranger.call("GET", "/expenses", company_id=person.company_id)
     unknown = await stranger.call("GET", "/expenses", company_id=uuid4())
@@ -63,7 +98,7 @@ async def test_a_company_one_is_no_member_of_and_an_unknown_one_are_the_same_ans
     assert {**foreign.json(), **ignored} == {**unknown.json(), **ignored}
 
 
-async def test_scopes_bite_on_adding_reading_and_listing(finance: Finance) -> None:
+async def test_scopes_bite_on_adding_reading_and_listing(finance: RunningModule) -> None:
     admin = await finance.person()
     mine, foreign = await add(admin, business_unit_id=ONE), await add(admin, business_unit_id=OTHER)
     unassigned = await add(admin)
@@ -81,7 +116,9 @@ async def test_scopes_bite_on_adding_reading_and_listing(finance: Finance) -> No
 
 
 @pytest.mark.parametrize("scopes", [{"business_unit": "*"}, {"business_unit": "*", "event": ()}, {}])
-async def test_a_scope_type_that_is_absent_or_empty_means_nothing(finance: Finance, scopes: dict[str, Any]) -> None:
+async def test_a_scope_type_that_is_absent_or_empty_means_nothing(
+    finance: RunningModule, scopes: dict[str, Any]
+) -> None:
     person = await finance.person(scopes=scopes)
     await finance.sources.publish(
         grant((other := await finance.person(person.company_id)).user_id), company_id=person.company_id
@@ -91,7 +128,7 @@ async def test_a_scope_type_that_is_absent_or_empty_means_nothing(finance: Finan
     assert (await person.call("POST", "/expenses", json=EXPENSE)).json()["code"] == "out_of_scope"
 
 
-async def test_a_revocation_bites_and_names_what_is_missing(finance: Finance) -> None:
+async def test_a_revocation_bites_and_names_what_is_missing(finance: RunningModule) -> None:
     person = await finance.person()
     await add(person)
     await finance.sources.publish(
@@ -112,7 +149,7 @@ async def test_a_revocation_bites_and_names_what_is_missing(finance: Finance) ->
     assert (await person.call("GET", "/expenses")).status_code == 200
 
 
-async def test_without_the_module_the_company_is_told_to_buy_it(finance: Finance) -> None:
+async def test_without_the_module_the_company_is_told_to_buy_it(finance: RunningModule) -> None:
     person = await finance.person()
     await finance.sources.publish(entitled(), company_id=person.company_id)
 
@@ -146,7 +183,7 @@ async def test_without_the_module_the_company_is_told_to_buy_it(finance: Finance
     ],
 )
 async def test_an_expense_that_breaks_a_rule_names_field_and_rule_and_is_not_there(
-    finance: Finance, changed: dict[str, Any], pointer: str, rule: str
+    finance: RunningModule, changed: dict[str, Any], pointer: str, rule: str
 ) -> None:
     person = await finance.person()
     answer = await person.call("POST", "/expenses", json={**EXPENSE, **changed})
@@ -155,14 +192,14 @@ async def test_an_expense_that_breaks_a_rule_names_field_and_rule_and_is_not_the
     assert (await person.call("GET", "/expenses")).json()["expenses"] == []
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=201", "limit=x", "before=x"])
-async def test_a_list_asked_for_wrongly_is_refused(finance: Finance, query: str) -> None:
+@pytest.mark.parametrize("query", ["limit=0", "limit=201", "limit=x", "cursor=x", "sort=x"])
+async def test_a_list_asked_for_wrongly_is_refused(finance: RunningModule, query: str) -> None:
     person = await finance.person()
     answer = await person.call("GET", f"/expenses?{query}")
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, f"?{query.split('=', maxsplit=1)[0]}")
 
 
-async def test_the_second_fence_holds_for_whoever_forgets_the_first(finance: Finance) -> None:
+async def test_the_second_fence_holds_for_whoever_forgets_the_first(finance: RunningModule) -> None:
     person = await finance.person()
     expense = await add(person)
     connection = await asyncpg.connect(finance.database_url)
@@ -185,7 +222,7 @@ async def test_the_second_fence_holds_for_whoever_forgets_the_first(finance: Fin
         await connection.close()
 
 
-async def test_a_request_for_one_company_leaves_nothing_behind_for_the_next(finance: Finance) -> None:
+async def test_a_request_for_one_company_leaves_nothing_behind_for_the_next(finance: RunningModule) -> None:
     """The pool hands connections on; a setting of the session would be the former caller's."""
     persons = [await finance.person() for _ in range(3)]
     for _ in range(5):

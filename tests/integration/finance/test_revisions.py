@@ -6,8 +6,8 @@ import httpx
 
 from contracts.identifiers import new_id
 from tests.harness.access import grant
+from tests.harness.modules import Person, RunningModule
 from tests.harness.waiting import wait_until
-from tests.integration.finance.conftest import Finance, Person
 
 
 async def listing(person: Person, at_least: str) -> httpx.Response:
@@ -18,13 +18,13 @@ def membership(person: Person, version: int, epoch: int = 1) -> str:
     return f"auth.memberships.v1:{person.company_id}/{person.user_id}:{epoch}:{version}"
 
 
-async def waiting(finance: Finance) -> int:
+async def waiting(finance: RunningModule) -> int:
     transport = finance.client._transport
     assert isinstance(transport, httpx.ASGITransport)
     return len(transport.app.state.chain.revisions._waiting)  # type: ignore[attr-defined]
 
 
-async def test_a_revocation_that_is_named_is_obeyed_whenever_it_arrives(finance: Finance) -> None:
+async def test_a_revocation_that_is_named_is_obeyed_whenever_it_arrives(finance: RunningModule) -> None:
     person = await finance.person()
     for version in range(2, 12):
         permissions = ("finance.expenses.read",) if version % 2 else ()
@@ -35,7 +35,7 @@ async def test_a_revocation_that_is_named_is_obeyed_whenever_it_arrives(finance:
         assert (await asked).status_code == (200 if permissions else 403)
 
 
-async def test_so_many_wait_for_the_far_future_and_nobody_else_is_kept_waiting(finance: Finance) -> None:
+async def test_so_many_wait_for_the_far_future_and_nobody_else_is_kept_waiting(finance: RunningModule) -> None:
     person = await finance.person()
     future = [membership(person, 10**9), membership(person, 1, epoch=2**63 - 1)]
     tasks = [asyncio.create_task(listing(person, future[number % 2])) for number in range(64)]
@@ -53,7 +53,7 @@ async def test_so_many_wait_for_the_far_future_and_nobody_else_is_kept_waiting(f
     assert await waiting(finance) == 0
 
 
-async def test_what_cannot_be_waited_for_is_refused_before_anything_is_decided(finance: Finance) -> None:
+async def test_what_cannot_be_waited_for_is_refused_before_anything_is_decided(finance: RunningModule) -> None:
     person = await finance.person(permissions=())
     for named, code in (
         ("7", "revision_malformed"),
@@ -66,7 +66,7 @@ async def test_what_cannot_be_waited_for_is_refused_before_anything_is_decided(f
         assert answer.headers["Content-Type"] == "application/problem+json"
 
 
-async def test_a_stranger_waits_for_nothing_and_learns_nothing(finance: Finance) -> None:
+async def test_a_stranger_waits_for_nothing_and_learns_nothing(finance: RunningModule) -> None:
     person, stranger = await finance.person(), await finance.person()
     bodies = set()
     for company_id in (person.company_id, new_id()):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from access import records
 from access.cache import Quarantine, Upsert
-from access.ingest import Ingest
+from access.ingest import STATE_TOPICS, Ingest
 from access.records import (
     MODULE_IDS,
     NEVER,
@@ -44,7 +44,6 @@ from contracts.identifiers import UserId, new_id
 from contracts.payload import INTEGER_MAX
 from contracts.permissions import PERMISSIONS
 from contracts.services import MODULES
-from contracts.topics import TOPICS
 from tests.harness.access import ROOT_KEY
 
 INSTANTS = st.datetimes(timezones=st.just(UTC))
@@ -251,11 +250,8 @@ def test_a_module_granted_twice_is_refused() -> None:
         compile_membership(event, 1, 1, MODULES)
 
 
-STATE = [topic for topic in TOPICS if topic.cleanup == "compact" and topic.name != "entitlements.catalog.v1"]
-
-
 @given(
-    st.sampled_from([topic.name for topic in STATE]),
+    st.sampled_from(list(STATE_TOPICS)),
     st.binary(max_size=80) | st.uuids().map(lambda value: str(value).encode()) | st.just(b"finance"),
     st.none()
     | st.binary(max_size=200)

@@ -102,6 +102,7 @@ async def test_every_kind_of_refusal_has_one_status_and_a_problem_body(kind: Kin
         Kind.NOT_FOUND: 404,
         Kind.CONFLICT: 409,
         Kind.PRECONDITION_FAILED: 412,
+        Kind.PRECONDITION_REQUIRED: 428,
         Kind.REFUSED: 403,
         Kind.UNAUTHENTICATED: 401,
         Kind.TOO_MANY: 429,

@@ -1,0 +1,113 @@
+from collections.abc import Mapping
+from dataclasses import asdict, fields, replace
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from chassis.audit import Snapshot, record, snapshot
+from chassis.paging import Listing, Page, PageRequest
+from chassis.preconditions import Expected
+from chassis.states import StateTopic
+from contracts.events.promoter import ArtistChanged, ArtistStatus
+from contracts.identifiers import CompanyId, new_id
+from middleware.context import AccessContext
+from services.promoter.artists import rules
+from services.promoter.artists.rules import ArtistDetails
+from services.promoter.artists.tables import Artist
+
+LISTING: Final = Listing(
+    Artist, sorts={"created": Artist.id, "stage_name": Artist.stage_name}, default="stage_name", scopes={}
+)
+
+
+async def create(work: AsyncSession, access: AccessContext, details: ArtistDetails, *, now: datetime) -> Artist:
+    """Add an artist to those the company works with."""
+    artist = Artist(
+        id=new_id(),
+        company_id=access.company_id,
+        version=0,
+        created_by=access.user_id,
+        created_at=now,
+        **asdict(details),
+    )
+    work.add(artist)
+    return await _write(work, access, artist, "create", now=now)
+
+
+async def edit(
+    work: AsyncSession,
+    access: AccessContext,
+    artist_id: UUID,
+    changes: Mapping[str, Any],
+    *,
+    expected: Expected,
+    now: datetime,
+) -> Artist:
+    """Change what is known of an artist; `changes` are fields of ArtistDetails. What changes nothing leaves no trace.
+
+    Raises ArtistUnknownError or VersionMismatchError.
+    """
+    artist = await one(work, access.company_id, artist_id, locked=True)
+    expected.check(artist.version)
+    details = replace(_details_of(artist), **changes)
+    if details == _details_of(artist):
+        return artist
+    before = snapshot(artist)
+    for name, value in asdict(details).items():
+        setattr(artist, name, value)
+    return await _write(work, access, artist, "edit", now=now, before=before)
+
+
+async def page(
+    work: AsyncSession, company_id: CompanyId, asked: PageRequest, *, stage_name_prefix: str | None
+) -> Page[Artist]:
+    """The company's artists. Raises SortUnknownError or CursorInvalidError."""
+    begins = () if stage_name_prefix is None else (Artist.stage_name.istartswith(stage_name_prefix, autoescape=True),)
+    return await LISTING.page(work, asked, company_id=company_id, scope=None, where=begins)
+
+
+async def one(work: AsyncSession, company_id: CompanyId, artist_id: UUID, *, locked: bool = False) -> Artist:
+    """Raises ArtistUnknownError, for another company's too."""
+    artist = await work.get(Artist, artist_id, with_for_update=locked or None)
+    if artist is None or artist.company_id != company_id:
+        raise rules.ArtistUnknownError
+    return artist
+
+
+def _details_of(artist: Artist) -> ArtistDetails:
+    return ArtistDetails(**{field.name: getattr(artist, field.name) for field in fields(ArtistDetails)})
+
+
+async def _write(
+    work: AsyncSession,
+    access: AccessContext,
+    artist: Artist,
+    action: str,
+    *,
+    now: datetime,
+    before: Snapshot | None = None,
+) -> Artist:
+    """What belongs to every write: a new version, an audit entry, the published state."""
+    artist.version += 1
+    record(work, artist, action, actor=access.user_id, now=now, before=before)
+    await ARTISTS.publish(work, artist, actor=access.user_id, now=now)
+    return artist
+
+
+def _state(artist: Artist) -> ArtistChanged:
+    return ArtistChanged(
+        artist_id=artist.id,
+        status=ArtistStatus.ACTIVE,
+        stage_name=artist.stage_name,
+        genre=artist.genre,
+        country=artist.country,
+    )
+
+
+def _removed(artist_id: UUID) -> ArtistChanged:
+    return ArtistChanged(artist_id=artist_id, status=ArtistStatus.REMOVED, stage_name=None, genre=None, country=None)
+
+
+ARTISTS: Final = StateTopic("promoter.artists.v1", Artist, state=_state, removed=_removed)

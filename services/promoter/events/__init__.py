@@ -1,0 +1,1 @@
+"""What is put on: when, where, how far its planning is."""

@@ -1,0 +1,254 @@
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import Query, Response
+from pydantic import Field
+
+from chassis.audit import HistoryPage, history
+from chassis.idempotency import Repeatable
+from chassis.paging import Paged
+from chassis.preconditions import IfMatch, set_entity_tag
+from chassis.request import Access, Now, Work
+from chassis.routing import IdText, InstantText, RequestModel, ResponseModel, problem_statuses, router
+from middleware.guards import Permission, ScopeSource, guard
+from services.promoter.events import operations
+from services.promoter.events.rules import MOVES, EventDetails, EventState
+from services.promoter.events.tables import Event
+from services.promoter.manifest import MANIFEST
+
+events = router(prefix=MANIFEST.route_group, tag="events")
+
+Title = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class NewEvent(RequestModel):
+    """`time_zone` is a name of the IANA database; the event is from `starts_at` up to and without `ends_at`."""
+
+    title: Title
+    business_unit_id: IdText | None = None
+    starts_at: InstantText | None = None
+    ends_at: InstantText | None = None
+    time_zone: Annotated[str, Field(max_length=64)] | None = None
+    space_id: IdText | None = None
+    venue_text: Title | None = None
+    currency: Annotated[str, Field(max_length=3)] | None = None
+
+
+class EventChanges(NewEvent):
+    """Only what is to be different; null takes a value away."""
+
+    title: Title = ""
+
+
+class CloneOptions(RequestModel):
+    """Without a title the clone has that of its original."""
+
+    title: Title | None = None
+
+
+class EventBody(ResponseModel):
+    """`moves` is what can be done with it in its state."""
+
+    id: UUID
+    title: str
+    state: EventState
+    moves: tuple[str, ...]
+    business_unit_id: UUID | None
+    starts_at: datetime | None
+    ends_at: datetime | None
+    time_zone: str | None
+    space_id: UUID | None
+    venue_text: str | None
+    currency: str | None
+    version: int
+    created_by: UUID
+    created_at: datetime
+
+
+class EventPage(ResponseModel):
+    """`next` is the `cursor` of the next page, absent on the last."""
+
+    events: list[EventBody]
+    next: str | None = None
+
+
+@events.post("/events", status_code=201, responses=problem_statuses(401, 403, 422, 503))
+@guard(Permission("promoter.events.create", ScopeSource.BODY))
+async def create_event(
+    body: NewEvent, access: Access, work: Work, now: Now, once: Repeatable, response: Response
+) -> EventBody:
+    """Make a draft of an event."""
+    details = EventDetails(**body.model_dump())
+
+    async def create() -> EventBody:
+        return _body(await operations.create(work, access, details, now=now))
+
+    made = await once.answer(EventBody, create, scope=operations.scope_of_new(details))
+    set_entity_tag(response, made.version)
+    return made
+
+
+@events.get("/events", responses=problem_statuses(401, 403, 422, 503))
+@guard(Permission("promoter.events.read", ScopeSource.FILTER))
+async def list_events(
+    access: Access,
+    work: Work,
+    asked: Paged,
+    state: Annotated[list[EventState] | None, Query()] = None,
+    business_unit_id: UUID | None = None,
+    starts_from: Annotated[InstantText | None, Query()] = None,
+    starts_before: Annotated[InstantText | None, Query()] = None,
+) -> EventPage:
+    """The company's events within the caller's scopes, sorted by created, starts_at or title; the newest first."""
+    wanted = operations.EventFilter(
+        states=None if state is None else tuple(state),
+        business_unit_id=business_unit_id,
+        starts_from=starts_from,
+        starts_before=starts_before,
+    )
+    page = await operations.page(work, access.company_id, access.scope_filter, asked, wanted)
+    return EventPage(events=[_body(each) for each in page.rows], next=page.next)
+
+
+@events.get("/events/{event_id}", responses=problem_statuses(401, 403, 404, 422, 503))
+@guard(Permission("promoter.events.read", ScopeSource.OBJECT))
+async def read_event(event_id: UUID, access: Access, work: Work, response: Response) -> EventBody:
+    """One event."""
+    return _shown(await operations.one(work, access, event_id), response)
+
+
+@events.get("/events/{event_id}/history", responses=problem_statuses(401, 403, 404, 422, 503))
+@guard(Permission("promoter.events.read", ScopeSource.OBJECT))
+async def read_event_history(event_id: UUID, access: Access, work: Work, asked: Paged) -> HistoryPage:
+    """What happened to one event, the newest first."""
+    event = await operations.one(work, access, event_id)
+    return await history(work, asked, access.company_id, event.id)
+
+
+@events.patch("/events/{event_id}", responses=problem_statuses(401, 403, 404, 409, 412, 422, 428, 503))
+@guard(Permission("promoter.events.update", ScopeSource.OBJECT))
+async def edit_event(
+    event_id: UUID, body: EventChanges, access: Access, work: Work, now: Now, expected: IfMatch, response: Response
+) -> EventBody:
+    """Change what is written down of an event."""
+    changes = body.model_dump(exclude_unset=True)
+    return _shown(await operations.edit(work, access, event_id, changes, expected=expected, now=now), response)
+
+
+@events.post("/events/{event_id}/clone", status_code=201, responses=problem_statuses(401, 403, 404, 422, 503))
+@guard(Permission("promoter.events.create", ScopeSource.OBJECT))
+async def clone_event(
+    event_id: UUID, body: CloneOptions, access: Access, work: Work, now: Now, once: Repeatable, response: Response
+) -> EventBody:
+    """Make a draft like this event, without its date."""
+    source = await operations.one(work, access, event_id)
+
+    async def clone() -> EventBody:
+        return _body(await operations.clone(work, access, source, title=body.title, now=now))
+
+    scope = operations.scope_of_new(operations.details_of(source))
+    made = await once.answer(EventBody, clone, scope=scope)
+    set_entity_tag(response, made.version)
+    return made
+
+
+_MOVE_PROBLEMS = problem_statuses(401, 403, 404, 409, 412, 422, 428, 503)
+
+
+@events.post("/events/{event_id}/plan", responses=_MOVE_PROBLEMS)
+@guard(Permission("promoter.events.update", ScopeSource.OBJECT))
+async def plan_event(
+    event_id: UUID, access: Access, work: Work, now: Now, expected: IfMatch, response: Response
+) -> EventBody:
+    """Put a draft, or an event that was postponed, on hold."""
+    return _shown(await operations.move(work, access, event_id, "plan", expected=expected, now=now), response)
+
+
+@events.post("/events/{event_id}/confirm", responses=_MOVE_PROBLEMS)
+@guard(Permission("promoter.events.update", ScopeSource.OBJECT))
+async def confirm_event(
+    event_id: UUID, access: Access, work: Work, now: Now, expected: IfMatch, response: Response
+) -> EventBody:
+    """Confirm an event on hold; it has a date, a place and a currency from now on."""
+    return _shown(await operations.move(work, access, event_id, "confirm", expected=expected, now=now), response)
+
+
+@events.post("/events/{event_id}/announce", responses=_MOVE_PROBLEMS)
+@guard(Permission("promoter.events.update", ScopeSource.OBJECT))
+async def announce_event(
+    event_id: UUID, access: Access, work: Work, now: Now, expected: IfMatch, response: Response
+) -> EventBody:
+    """Make a confirmed event public."""
+    return _shown(await operations.move(work, access, event_id, "announce", expected=expected, now=now), response)
+
+
+@events.post("/events/{event_id}/put-on-sale", responses=_MOVE_PROBLEMS)
+@guard(Permission("promoter.events.update", ScopeSource.OBJECT))
+async def put_event_on_sale(
+    event_id: UUID, access: Access, work: Work, now: Now, expected: IfMatch, response: Response
+) -> EventBody:
+    """Begin to sell an announced event."""
+    return _shown(await operations.move(work, access, event_id, "put-on-sale", expected=expected, now=now), response)
+
+
+@events.post("/events/{event_id}/begin-settlement", responses=_MOVE_PROBLEMS)
+@guard(Permission("promoter.events.update", ScopeSource.OBJECT))
+async def begin_event_settlement(
+    event_id: UUID, access: Access, work: Work, now: Now, expected: IfMatch, response: Response
+) -> EventBody:
+    """End the sale; what was earned is being divided."""
+    moved = await operations.move(work, access, event_id, "begin-settlement", expected=expected, now=now)
+    return _shown(moved, response)
+
+
+@events.post("/events/{event_id}/settle", responses=_MOVE_PROBLEMS)
+@guard(Permission("promoter.events.update", ScopeSource.OBJECT))
+async def settle_event(
+    event_id: UUID, access: Access, work: Work, now: Now, expected: IfMatch, response: Response
+) -> EventBody:
+    """Close an event whose settlement is done."""
+    return _shown(await operations.move(work, access, event_id, "settle", expected=expected, now=now), response)
+
+
+@events.post("/events/{event_id}/postpone", responses=_MOVE_PROBLEMS)
+@guard(Permission("promoter.events.update", ScopeSource.OBJECT))
+async def postpone_event(
+    event_id: UUID, access: Access, work: Work, now: Now, expected: IfMatch, response: Response
+) -> EventBody:
+    """Take an event off its date; it is planned again with another."""
+    return _shown(await operations.move(work, access, event_id, "postpone", expected=expected, now=now), response)
+
+
+@events.post("/events/{event_id}/cancel", responses=_MOVE_PROBLEMS)
+@guard(Permission("promoter.events.cancel", ScopeSource.OBJECT))
+async def cancel_event(
+    event_id: UUID, access: Access, work: Work, now: Now, expected: IfMatch, response: Response
+) -> EventBody:
+    """Call an event off for good."""
+    return _shown(await operations.move(work, access, event_id, "cancel", expected=expected, now=now), response)
+
+
+def _shown(event: Event, response: Response) -> EventBody:
+    set_entity_tag(response, event.version)
+    return _body(event)
+
+
+def _body(event: Event) -> EventBody:
+    state = EventState(event.state)
+    return EventBody(
+        id=event.id,
+        title=event.title,
+        state=state,
+        moves=MOVES.allowed(state),
+        business_unit_id=event.business_unit_id,
+        starts_at=event.starts_at,
+        ends_at=event.ends_at,
+        time_zone=event.time_zone,
+        space_id=event.space_id,
+        venue_text=event.venue_text,
+        currency=event.currency,
+        version=event.version,
+        created_by=event.created_by,
+        created_at=event.created_at,
+    )

@@ -1,0 +1,196 @@
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, func
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from access.scopes import ScopeFilter, ScopeValue
+from chassis.audit import Snapshot, record, snapshot
+from chassis.paging import Listing, Page, PageRequest
+from chassis.preconditions import Expected
+from chassis.states import StateTopic
+from contracts.events.promoter import EventChanged, EventStatus, EventTimes
+from contracts.identifiers import CompanyId, new_id
+from middleware.context import AccessContext
+from services.promoter.events import rules
+from services.promoter.events.rules import EventDetails, EventState
+from services.promoter.events.tables import Event
+
+#: Events without a date come behind all that have one.
+_NO_DATE: Final = datetime(9999, 12, 31, tzinfo=UTC)
+
+LISTING: Final = Listing(
+    Event,
+    sorts={"created": Event.id, "starts_at": func.coalesce(Event.starts_at, _NO_DATE), "title": Event.title},
+    default="-created",
+    scopes={"business_unit": Event.business_unit_id, "event": Event.id},
+)
+
+
+@dataclass(frozen=True)
+class EventFilter:
+    """Which events are asked for; None asks for all. Times are of the start: from the first, up to the second."""
+
+    states: tuple[EventState, ...] | None = None
+    business_unit_id: UUID | None = None
+    starts_from: datetime | None = None
+    starts_before: datetime | None = None
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        found: list[ColumnElement[bool]] = []
+        if self.states is not None:
+            found.append(Event.state.in_([state.value for state in self.states]))
+        if self.business_unit_id is not None:
+            found.append(Event.business_unit_id == self.business_unit_id)
+        if self.starts_from is not None:
+            found.append(Event.starts_at >= self.starts_from)
+        if self.starts_before is not None:
+            found.append(Event.starts_at < self.starts_before)
+        return found
+
+
+def scope_of_new(details: EventDetails) -> Mapping[str, ScopeValue]:
+    """A new event is none of those a grant can name."""
+    return {"business_unit": details.business_unit_id, "event": None}
+
+
+async def create(
+    work: AsyncSession, access: AccessContext, details: EventDetails, *, now: datetime, action: str = "create"
+) -> Event:
+    """Make a draft. Raises OutOfScopeError and what `rules.check_details` raises."""
+    access.require_scope(scope_of_new(details))
+    rules.check_details(details, EventState.DRAFT)
+    event = Event(
+        id=new_id(),
+        company_id=access.company_id,
+        state=EventState.DRAFT.value,
+        version=0,
+        created_by=access.user_id,
+        created_at=now,
+        **asdict(details),
+    )
+    work.add(event)
+    return await _write(work, access, event, action, now=now)
+
+
+async def clone(work: AsyncSession, access: AccessContext, source: Event, *, title: str | None, now: datetime) -> Event:
+    """Make a draft like an event the caller reaches, without its date. Raises OutOfScopeError."""
+    return await create(work, access, rules.clone_of(details_of(source), title), now=now, action="clone")
+
+
+async def edit(
+    work: AsyncSession,
+    access: AccessContext,
+    event_id: UUID,
+    changes: Mapping[str, Any],
+    *,
+    expected: Expected,
+    now: datetime,
+) -> Event:
+    """Change what is written down of an event; `changes` are fields of EventDetails. What changes nothing leaves no
+    trace.
+
+    Raises EventUnknownError, OutOfScopeError for where it is and where it would go, VersionMismatchError,
+    EventClosedError and what `rules.check_details` raises.
+    """
+    event = await _locked(work, access, event_id, expected)
+    details = replace(details_of(event), **changes)
+    access.require_scope({"business_unit": details.business_unit_id, "event": event.id})
+    rules.check_open(EventState(event.state))
+    rules.check_details(details, EventState(event.state))
+    if details == details_of(event):
+        return event
+    before = snapshot(event)
+    for name, value in asdict(details).items():
+        setattr(event, name, value)
+    return await _write(work, access, event, "edit", now=now, before=before)
+
+
+async def move(
+    work: AsyncSession, access: AccessContext, event_id: UUID, name: str, *, expected: Expected, now: datetime
+) -> Event:
+    """Make one of `rules.MOVES`.
+
+    Raises EventUnknownError, OutOfScopeError, VersionMismatchError, IllegalMoveError or EventIncompleteError.
+    """
+    event = await _locked(work, access, event_id, expected)
+    before = snapshot(event)
+    event.state = rules.moved(details_of(event), EventState(event.state), name).value
+    return await _write(work, access, event, name, now=now, before=before)
+
+
+async def page(
+    work: AsyncSession, company_id: CompanyId, scope: ScopeFilter, asked: PageRequest, wanted: EventFilter
+) -> Page[Event]:
+    """The company's events in scope. Raises SortUnknownError or CursorInvalidError."""
+    return await LISTING.page(work, asked, company_id=company_id, scope=scope, where=wanted.conditions())
+
+
+async def one(work: AsyncSession, access: AccessContext, event_id: UUID, *, locked: bool = False) -> Event:
+    """Raises EventUnknownError, for another company's too, or OutOfScopeError."""
+    event = await work.get(Event, event_id, with_for_update=locked or None)
+    if event is None or event.company_id != access.company_id:
+        raise rules.EventUnknownError
+    access.require_scope({"business_unit": event.business_unit_id, "event": event.id})
+    return event
+
+
+def details_of(event: Event) -> EventDetails:
+    return EventDetails(**{field.name: getattr(event, field.name) for field in fields(EventDetails)})
+
+
+async def _locked(work: AsyncSession, access: AccessContext, event_id: UUID, expected: Expected) -> Event:
+    event = await one(work, access, event_id, locked=True)
+    expected.check(event.version)
+    return event
+
+
+async def _write(
+    work: AsyncSession,
+    access: AccessContext,
+    event: Event,
+    action: str,
+    *,
+    now: datetime,
+    before: Snapshot | None = None,
+) -> Event:
+    """What belongs to every write: a new version, an audit entry, the published state."""
+    event.version += 1
+    record(work, event, action, actor=access.user_id, now=now, before=before)
+    await EVENTS.publish(work, event, actor=access.user_id, now=now)
+    return event
+
+
+def _state(event: Event) -> EventChanged:
+    times = None
+    if event.starts_at is not None and event.ends_at is not None and event.time_zone is not None:
+        times = EventTimes(starts_at=event.starts_at, ends_at=event.ends_at, time_zone=event.time_zone)
+    return EventChanged(
+        event_id=event.id,
+        status=EventStatus(event.state),
+        title=event.title,
+        business_unit_id=event.business_unit_id,
+        times=times,
+        space_id=event.space_id,
+        venue_text=event.venue_text,
+        currency=event.currency,
+    )
+
+
+def _removed(event_id: UUID) -> EventChanged:
+    return EventChanged(
+        event_id=event_id,
+        status=EventStatus.REMOVED,
+        title=None,
+        business_unit_id=None,
+        times=None,
+        space_id=None,
+        venue_text=None,
+        currency=None,
+    )
+
+
+EVENTS: Final = StateTopic("promoter.events.v1", Event, state=_state, removed=_removed)

@@ -1,0 +1,271 @@
+"""Every route of every module, from its route table: with each layer missing and for another company's objects.
+
+A new service, resource or route is in it without being named; a resource only says in `EXAMPLES` what a body that makes
+one looks like.
+"""
+
+import itertools
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+
+import httpx
+import pytest
+import pytest_asyncio
+from fastapi.routing import APIRoute
+
+from chassis.service import Service
+from cli.registry import load, service_names
+from contracts.events.auth import GrantChanged, MembershipStatus
+from contracts.events.entitlements import EntitlementChanged, EntitlementStatus
+from contracts.identifiers import CompanyId, new_id
+from contracts.services import BASE_MODULES
+from middleware.guards import NoScope, Permission, ScopeSource, guard_of
+from tests.harness.access import catalog, entitled, grant
+from tests.harness.modules import all_permissions
+from tests.harness.runtime import Runtime
+from tests.integration.entitlements.calling import CalledService, Person, called_service
+
+SERVICES: Final[Mapping[str, Service[Any]]] = {
+    name: service for name, service in load(service_names()).items() if service.manifest.kind != "system"
+}
+#: For each collection something is made in, a body that makes one.
+EXAMPLES: Final[Mapping[str, Mapping[str, Any]]] = {
+    "/api/finance/expenses": {
+        "description": "Stage",
+        "amount": "1200.50",
+        "currency": "USD",
+        "incurred_on": "2026-05-21",
+    },
+    "/api/promoter/events": {"title": "Northern Lights"},
+    "/api/promoter/artists": {"stage_name": "The Night Ferries"},
+}
+CAPABILITIES: Final = ("live_ticket_sales", "venue_directory", "vendor_directory", "ai_sales_report")
+EVERYTHING: Final = {"business_unit": "*", "event": "*"}
+NOTHING: Final[Mapping[str, Any]] = {"business_unit": (), "event": ()}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One method of one route."""
+
+    module: str
+    method: str
+    path: str
+    permission: Permission
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+    @property
+    def collection(self) -> str:
+        """Where the objects of its path are made."""
+        return self.path.partition("/{")[0]
+
+    @property
+    def is_about_an_object(self) -> bool:
+        return "/{" in self.path
+
+
+def cases() -> list[Case]:
+    """Every route that asks for a permission."""
+    found = []
+    for name, service in SERVICES.items():
+        for route in itertools.chain.from_iterable(router.routes for router in service.routers):
+            assert isinstance(route, APIRoute)
+            required = guard_of(route.endpoint)
+            assert isinstance(required, Permission), f"{route.path}: a module's routes ask for permissions"
+            found += [Case(name, method, route.path, required) for method in sorted(route.methods or ())]
+    return found
+
+
+CASES: Final = cases()
+each_route = pytest.mark.parametrize("case", CASES, ids=str)
+
+
+@dataclass
+class Modules:
+    """Every module, called in this process, with an access cache that the test fills."""
+
+    called: Mapping[str, CalledService]
+
+    async def member(self, case: Case, company_id: CompanyId | None = None) -> Person:
+        """Who may do everything the module knows, in a company that has it."""
+        called = self.called[case.module]
+        person = await called.person(company_id)
+        self.give(case, person, granted(case.module, person), having(case.module))
+        return person
+
+    def give(self, case: Case, person: Person, state: GrantChanged, entitlement: EntitlementChanged) -> None:
+        access = self.called[case.module].access
+        access.hold(catalog(case.module))
+        access.hold(entitlement, company_id=person.company_id)
+        access.hold(state, company_id=person.company_id)
+
+    async def object_of(self, case: Case, person: Person) -> str:
+        """The id of an object the person has made where the route's objects are made."""
+        answer = await self.called[case.module].client.post(
+            case.collection,
+            headers={**person.headers, "Idempotency-Key": str(new_id())},
+            json=EXAMPLES[case.collection],
+        )
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["id"])
+
+    async def ask(
+        self, case: Case, person: Person, object_id: str, company_id: CompanyId | None = None
+    ) -> httpx.Response:
+        """The route's request in its best form, so that nothing but what is tested can be refused."""
+        headers = {
+            **person.headers,
+            "Kisum-Company-Id": str(company_id or person.company_id),
+            "If-Match": "*",
+            "Idempotency-Key": str(new_id()),
+        }
+        makes = case.method == "POST" and case.path in EXAMPLES
+        body: dict[str, Any] = {} if case.method == "GET" else {"json": EXAMPLES[case.path] if makes else {}}
+        path = case.path
+        if case.is_about_an_object:
+            before, _, behind = path.partition("/{")
+            path = f"{before}/{object_id}{behind.partition('}')[2]}"
+        assert "{" not in path
+        return await self.called[case.module].client.request(case.method, path, headers=headers, **body)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def modules(runtime: Runtime, tmp_path_factory: Any) -> AsyncIterator[Modules]:
+    folder: Path = tmp_path_factory.mktemp("modules")
+    async with AsyncExitStack() as stack:
+        yield Modules(
+            {
+                name: await stack.enter_async_context(called_service(runtime, service, folder / name))
+                for name, service in SERVICES.items()
+            }
+        )
+
+
+def granted(module: str, person: Person, /, **changed: Any) -> GrantChanged:
+    return grant(
+        person.user_id, **{"module": module, "permissions": all_permissions(module), "scopes": EVERYTHING, **changed}
+    )
+
+
+def having(module: str, **changed: Any) -> EntitlementChanged:
+    """A company that has the module and every commercial add-on."""
+    given = {"capabilities": CAPABILITIES, **changed}
+    return entitled(base=module, **given) if module in BASE_MODULES else entitled(module, **given)
+
+
+def test_the_table_of_routes_is_whole() -> None:
+    assert {case.module for case in CASES} == set(SERVICES)
+    assert {case.collection for case in CASES} == set(EXAMPLES), "each collection has an example, and each example one"
+
+
+@each_route
+async def test_who_may_do_everything_is_let_through(modules: Modules, case: Case) -> None:
+    """Else the refusals below would prove nothing."""
+    member = await modules.member(case)
+    answer = await modules.ask(case, member, await modules.object_of(case, member))
+    assert answer.status_code in {200, 201} or answer.json()["code"] == "illegal_move", answer.text
+
+
+@each_route
+async def test_another_companys_object_is_one_that_does_not_exist(modules: Modules, case: Case) -> None:
+    member, stranger = await modules.member(case), await modules.member(case)
+    theirs = await modules.object_of(case, member)
+    if case.is_about_an_object:
+        foreign, unknown = await modules.ask(case, stranger, theirs), await modules.ask(case, stranger, str(uuid4()))
+        assert foreign.status_code == unknown.status_code == 404
+        assert {**foreign.json(), "request_id": None} == {**unknown.json(), "request_id": None}
+    else:
+        assert theirs not in (await modules.ask(case, stranger, theirs)).text
+    for company_id in (member.company_id, CompanyId(new_id())):
+        refused = await modules.ask(case, stranger, theirs, company_id)
+        assert (refused.status_code, refused.json()["code"]) == (403, "not_a_member")
+
+
+def without(case: Case, layer: str, person: Person) -> tuple[GrantChanged, EntitlementChanged]:
+    """What Auth and Core say of somebody who lacks one thing only."""
+    module = case.module
+    others = sorted(set(all_permissions(module)) - {case.permission.key})
+    lacking: Mapping[str, tuple[dict[str, Any], EntitlementChanged]] = {
+        "membership_inactive": ({"status": MembershipStatus.SUSPENDED}, having(module)),
+        "base_inactive": ({}, having(module, status=EntitlementStatus.ENDED)),
+        # A company with a live base that is not this module, and no add-on.
+        "module_not_entitled": ({}, entitled(base="venue" if module != "venue" else "promoter")),
+        "module_not_granted": (
+            {"module": "vendor" if module != "vendor" else "venue", "permissions": ()},
+            having(module),
+        ),
+        "permission_missing": ({"permissions": others}, having(module)),
+        "out_of_scope": ({"scopes": NOTHING}, having(module)),
+    }
+    grants, entitlement = lacking[layer]
+    return granted(module, person, **grants), entitlement
+
+
+LAYERS: Final = (
+    "membership_inactive",
+    "base_inactive",
+    "module_not_entitled",
+    "module_not_granted",
+    "permission_missing",
+    "out_of_scope",
+)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@each_route
+async def test_each_missing_layer_is_refused_by_its_name(modules: Modules, case: Case, layer: str) -> None:
+    member = await modules.member(case)
+    theirs = await modules.object_of(case, member)
+    modules.give(case, member, *without(case, layer, member))
+    answer = await modules.ask(case, member, theirs)
+    if layer == "out_of_scope" and isinstance(case.permission.scope, NoScope):
+        assert answer.status_code < 300, f"{case} names that it lies in no scope"
+    elif layer == "out_of_scope" and case.permission.scope is ScopeSource.FILTER:
+        assert answer.status_code == 200
+        assert theirs not in answer.text
+    else:
+        assert (answer.status_code, answer.json()["code"]) == (403, layer)
+
+
+WITH_CAPABILITY: Final = [case for case in CASES if case.permission.requirement.capability is not None]
+
+
+@pytest.mark.skipif(not WITH_CAPABILITY, reason="no route needs a commercial add-on yet")
+@pytest.mark.parametrize("case", WITH_CAPABILITY, ids=str)
+async def test_a_missing_capability_is_refused_by_its_name(modules: Modules, case: Case) -> None:
+    member = await modules.member(case)
+    theirs = await modules.object_of(case, member)
+    modules.give(case, member, granted(case.module, member), having(case.module, capabilities=()))
+    answer = await modules.ask(case, member, theirs)
+    assert (answer.status_code, answer.json()["code"]) == (403, "capability_missing")
+
+
+@each_route
+async def test_without_a_valid_token_nobody_is_let_in(modules: Modules, case: Case) -> None:
+    member = await modules.member(case)
+    for token in ("", "Bearer x", f"Bearer {member.token[:-3]}AAA"):
+        headers = {"Authorization": token, "Kisum-Company-Id": str(member.company_id)}
+        path = case.path.replace("{", "").replace("}", "")
+        answer = await modules.called[case.module].client.request(case.method, path, headers=headers)
+        assert answer.status_code == 401
+
+
+@each_route
+async def test_past_the_bound_nobody_is_let_in_and_nobody_told_no(modules: Modules, case: Case) -> None:
+    member = await modules.member(case)
+    theirs = await modules.object_of(case, member)
+    called = modules.called[case.module]
+    called.clock.advance(seconds=301)
+    try:
+        member = await called.signed_in(member.user_id, member.company_id)
+        answer = await modules.ask(case, member, theirs)
+    finally:
+        called.clock.now -= timedelta(seconds=301)
+    assert (answer.status_code, answer.json()["code"]) == (503, "state_unknown")
