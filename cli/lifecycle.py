@@ -83,7 +83,8 @@ def up(*, detach: bool, processes: bool, port: int | None, ready_seconds: float)
             raise CannotStart(
                 f"another `kisum up` (process {held.pid}) is starting or stopping in {state.path}"
             ) from held
-        problems = asyncio.run(_problems(Installation(state), record.parts))
+        # What was killed a moment ago is being started again.
+        problems = asyncio.run(_ready_within(asked.ready_seconds, Installation(state), record.parts))
         click.echo(f"Kisum runs already (process {held.pid}).\n\n{_account(record, problems)}")
         sys.exit(NOT_READY_STATUS if any(problems.values()) else 0)
 

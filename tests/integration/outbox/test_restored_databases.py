@@ -259,7 +259,7 @@ async def test_the_command_says_why_nothing_is_published_and_where_it_looked_in_
     status, told = await finish(tmp_path, None)
     assert (status, "KISUM_AUTH_DATABASE_URL" in told) == (1, True)
     status, told = await finish(tmp_path, owner.url.replace(owner.url.rpartition(":")[2], "1/nothing"))
-    assert (status, "the database cannot be reached" in told) == (1, True)
+    assert (status, "the database of auth cannot be reached" in told) == (1, True)
 
 
 async def test_what_lies_in_another_partition_than_its_keys_blocks_nobody_once_a_restore_is_finished(
