@@ -3,9 +3,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from contracts.errors import DomainError
 from contracts.events.promoter import EventStatus
@@ -59,42 +58,29 @@ def test_what_is_published_knows_every_state() -> None:
     assert {state.value for state in EventState} == {status.value for status in EventStatus} - {"removed", "unknown"}
 
 
-class Planning(RuleBasedStateMachine):
-    """Whatever is tried in whatever order, an event is only ever where a legal way leads."""
+#: What somebody may try: to make a move, or to write other details.
+ATTEMPTS = st.lists(st.sampled_from([*sorted(MOVES.moves), BARE, WHOLE]), max_size=40)
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.state = EventState.DRAFT
-        self.details = BARE
 
-    @rule(name=st.sampled_from(sorted(MOVES.moves)))
-    def try_to(self, name: str) -> None:
-        before = self.state
+@given(ATTEMPTS)
+def test_whatever_is_tried_in_whatever_order_leads_to_no_state_but_by_a_legal_way(
+    attempts: list[str | EventDetails],
+) -> None:
+    state, details = EventState.DRAFT, BARE
+    for attempt in attempts:
+        before = state
         try:
-            self.state = moved(self.details, before, name)
+            if isinstance(attempt, str):
+                state = moved(details, before, attempt)
+                assert (before.value, attempt, state.value) in LEGAL
+            else:
+                check_details(attempt, state)
+                details = attempt
         except IllegalMoveError:
-            assert name not in {move for state, move, _ in LEGAL if state == before.value}
+            assert attempt not in {move for source, move, _ in LEGAL if source == before.value}
         except EventIncompleteError:
-            assert self.details == BARE
-        else:
-            assert (before.value, name, self.state.value) in LEGAL
-
-    @rule(details=st.sampled_from([BARE, WHOLE]))
-    def try_to_write(self, details: EventDetails) -> None:
-        try:
-            check_details(details, self.state)
-        except EventIncompleteError:
-            assert self.state in COMPLETE_STATES
-        else:
-            self.details = details
-
-    @invariant()
-    def a_confirmed_event_is_complete(self) -> None:
-        assert self.state not in COMPLETE_STATES or self.details == WHOLE
-
-
-TestPlanning = Planning.TestCase
-TestPlanning.settings = settings(max_examples=40, stateful_step_count=25)
+            assert BARE in (details, attempt)
+        assert state not in COMPLETE_STATES or details == WHOLE
 
 
 def test_a_space_or_a_venue_is_a_place() -> None:
