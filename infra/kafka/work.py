@@ -255,6 +255,9 @@ class _Worker:
         )
 
     async def _outcome_of(self, record: ConsumerRecord[Any, Any]) -> Outcome:
+        if record.value is None and not record.key:
+            # With these an owner fills a log that lost its tail (decision 0013); they tell consumers of work nothing.
+            return Outcome.DONE
         try:
             envelope = self._decode(record)
         except ParkError as error:

@@ -236,6 +236,8 @@ class Store(Protocol):
 
 
 OpenStore = Callable[[], Awaitable[Store]]
+#: An internal error is what asyncpg makes of a server that ends the session between a question and its answer.
+_LOST: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
 class OutboxStore:
@@ -255,7 +257,7 @@ class OutboxStore:
                 command_timeout=_QUERY_TIMEOUT_SECONDS,
                 server_settings={"application_name": "outbox relay", "idle_session_timeout": _SILENCE_MAX},
             )
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except _LOST as error:
             raise StoreLostError(f"no connection: {error!r}") from error
         return cls(connection)
 
@@ -417,7 +419,7 @@ class OutboxStore:
             asked_at = asyncio.get_running_loop().time()
             try:
                 answer = await query(*arguments)
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except _LOST as error:
                 raise StoreLostError(repr(error)) from error
             self._proved_at = asked_at
             return answer

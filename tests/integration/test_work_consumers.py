@@ -209,6 +209,16 @@ async def test_what_cannot_be_applied_is_parked_as_it_was_with_the_reason_and_th
     assert dict(stray.headers)["dead-letter-reason"] == b"the record's key is not the event's"
 
 
+async def test_what_fills_a_log_that_was_lost_is_no_dead_letter(core: Owner) -> None:
+    event = trial()
+    await send(core, *[None] * 100, key=b"")
+    await send(core, encode(event))
+    async with consuming(core, apply):
+        await wait_until(lambda: applied(core), bool, describe="what follows is applied")
+        await wait_until(lambda: committed(core), lambda n: n == 101, describe="the offset moved on")
+    assert await core.log_of(DEAD_LETTERS) == []
+
+
 async def test_a_dead_letter_that_cannot_be_written_is_not_lost(core: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
     await send(core, b"{not json")
     right = core.admin.topic_prefix
