@@ -40,7 +40,7 @@ async def test_up_status_curl_second_up_down_and_everything_is_still_there(kisum
     signed_up, me = (json.loads(line) for line in pasted.stdout.strip().replace("}{", "}\n{").splitlines())
     assert signed_up == me
 
-    again = kisum.run("up")
+    again = kisum.run("up", "--wait", "1")
     assert again.returncode == 0
     assert "runs already" in again.stdout
     status = kisum.run("status")
@@ -175,7 +175,7 @@ async def test_on_a_restored_database_it_stays_up_and_says_what_to_do(kisum: Kis
     why = r"^  auth .* publishes nothing: .*`kisum restore finish auth`$"
     told = await wait_until(status, lambda text: re.search(why, text, re.MULTILINE) is not None, describe="the remedy")
     assert re.search(stale, told, re.MULTILINE), told
-    again = kisum.run("up")
+    again = kisum.run("up", "--wait", "1")
     assert (again.returncode, "runs already" in again.stdout, "publishes nothing" in again.stdout) == (3, True, True)
     service = kisum.parts()["services"]
     service.kill()
