@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import stat
@@ -238,8 +239,10 @@ async def put_older_data_back(kisum: Kisum, backup: Path, early: dict[str, str],
     await wait_until(is_told_of, bool, describe="a heartbeat is younger than that")
     assert kisum.run("down").returncode == 0
     replaced = data.rename(data.with_name(f"replaced-{data.name}"))
-    subprocess.run(["cp", "-a", backup, data], check=True)
-    subprocess.run(["chown", "-R", f"--reference={replaced}", data], check=True)
+    shutil.copytree(backup, data, symlinks=True)
+    owner = replaced.stat()
+    for path in (data, *data.rglob("*")):
+        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 def test_a_service_that_dies_fails_the_start(kisum: Kisum) -> None:

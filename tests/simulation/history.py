@@ -7,7 +7,7 @@ their ports: the loop (`loop.py`), Kafka (`kafka.py`), PostgreSQL (`database.py`
 import asyncio
 import re
 import shutil
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -406,10 +406,23 @@ class History:
             ),
         )
 
-    def _do_touch(self, rows: int, first: int) -> None:
-        keys = [crowd_row(number, 1).key for number in range(rows - 1)]
-        keys.append(key_of("membership", first))
-        self._operate("auth", self._write_in_bulk(_MEMBERSHIPS, keys))
+    def _do_touch(self, rows: int, first: int, *, revoked: bool) -> None:
+        self._operate(
+            "auth", self._touch([crowd_row(number, 1).key for number in range(rows - 1)], first, revoked=revoked)
+        )
+
+    async def _touch(self, others: Sequence[str], first: int, *, revoked: bool) -> None:
+        if revoked:
+            # The job has come to the others, then somebody revokes, then the job comes to the revoked one.
+            now = self._wall("sources")
+            await self._write_in_bulk(_MEMBERSHIPS, others)
+            key = key_of("membership", first)
+            await self._write(
+                _MEMBERSHIPS, key, lambda version: row_of("membership", first, "removed", version, now), 0.0
+            )
+            await self._write_in_bulk(_MEMBERSHIPS, [key])
+        else:
+            await self._write_in_bulk(_MEMBERSHIPS, [*others, key_of("membership", first)])
 
     def _do_kill(self, process: str, steps: int, away_seconds: float) -> None:
         self._away_seconds[process] = away_seconds

@@ -106,6 +106,7 @@ _STEPS_MIN: Final = 6
 _STEPS_MAX: Final = 30
 _FAULT_SHARE: Final = 0.25
 _SKEWED_SHARE: Final = 0.2
+_REVOKED_SHARE: Final = 0.7
 _SKEW_SECONDS: Final = 2.0
 
 
@@ -126,8 +127,12 @@ def _write(random: Random) -> Mapping[str, Any]:
 
 
 def _touch(random: Random) -> Mapping[str, Any]:
-    """Written again in the bulk lane as it is, with others."""
-    return {"rows": random.choice((1, 4, 12, 30)), "first": random.randrange(SUBJECTS["membership"][1])}
+    """Written again in the bulk lane as it is, with others; it may be revoked while the job is at them."""
+    return {
+        "rows": random.choice((1, 12, 30, 30)),
+        "first": random.randrange(SUBJECTS["membership"][1]),
+        "revoked": random.random() < _REVOKED_SHARE,
+    }
 
 
 def _kill(random: Random) -> Mapping[str, Any]:
@@ -204,7 +209,7 @@ _FAULTS: Final[Mapping[str, Callable[[Random], Mapping[str, Any]]]] = {
     "kill": _kill,
     "freeze": _freeze,
     "broker down": _seconds(0.3, 3.0, 10.0, 25.0),
-    "broker slow": _seconds(2.0, 6.0, 15.0),
+    "broker slow": _seconds(2.0, 15.0, 25.0),
     "partition without a leader": _partition,
     "acknowledgements lost": _seconds(1.0, 3.0),
     "cut off": _cut_off,
