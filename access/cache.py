@@ -130,10 +130,16 @@ class Upsert:
 
 @dataclass(frozen=True, slots=True)
 class Quarantine:
-    """The newest state of a subject could not be read."""
+    """The newest state of a subject could not be read.
+
+    :ivar stands_for: the (epoch, version) of the state the log refused, where the owner published its key without any
+        data in its place. Who knows that state, or a newer one, has nothing to learn from it: the log may take the
+        state later under this same revision, which lifts no quarantine.
+    """
 
     key: bytes
     why: str
+    stands_for: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -548,6 +554,8 @@ class Cache:
         match change:
             case Quarantine():
                 known = transaction.get(change.key, db=database)
+                if change.stands_for is not None and known is not None and change.stands_for <= version_of(known):
+                    return False
                 transaction.put(change.key, quarantined(known), db=database)
                 transaction.put(_FLAG + change.key, change.why.encode(), db=database)
                 return True

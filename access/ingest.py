@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from access import records
 from access.cache import BlockPartition, Change, Partition, Quarantine, UnblockPartition, Upsert
 from access.records import AmbiguousEventError
-from contracts.envelope import Envelope, UndecodableEventError, decode
+from contracts.envelope import Envelope, UndecodableEventError, WithheldStateError, decode
 from contracts.events.auth import GrantChanged, PermissionsChanged, SessionsChanged, SigningKeyChanged
 from contracts.events.entitlements import EntitlementChanged
 from contracts.events.heartbeat import Heartbeat
@@ -160,6 +160,8 @@ class Ingest:
             if envelope.epoch > EPOCH_MAX or envelope.version > VERSION_MAX:
                 return Quarantine(key, "an epoch or a version that nobody can have counted up to")
             return Upsert(key, envelope.epoch, envelope.version, self._compile(envelope), envelope.event_id)
+        except WithheldStateError as withheld:
+            return Quarantine(key, "the log refused its state", stands_for=(withheld.epoch, withheld.version))
         except (UndecodableEventError, AmbiguousEventError) as refused:
             return Quarantine(key, f"{type(refused).__name__}: {refused}")
 

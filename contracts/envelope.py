@@ -47,6 +47,18 @@ class UnknownStatusError(UndecodableEventError):
     """A status that was added after this reader was built."""
 
 
+class WithheldStateError(UndecodableEventError):
+    """Data is `{}`: the owner tells of a state the log refused, whose payload has no status that could say `unknown`.
+
+    :ivar epoch, version: the revision of that state.
+    """
+
+    def __init__(self, message: str, epoch: int, version: int) -> None:
+        super().__init__(message)
+        self.epoch = epoch
+        self.version = version
+
+
 class EventTooLargeError(ValueError):
     """The encoded event exceeds VALUE_SIZE_MAX_BYTES."""
 
@@ -139,6 +151,8 @@ def decode(value: bytes, payloads: Iterable[type[Data]]) -> Envelope[Data]:
         return _envelope_of(known[event_type]).model_validate_json(value)
     except ValidationError as refused:
         faults = refused.errors(include_url=False, include_context=False, include_input=False)
+        if document.get("data") == {} and all(fault["loc"][:1] == ("data",) for fault in faults):
+            raise WithheldStateError(f"{event_type}: without data", document["epoch"], document["version"]) from None
         where = "; ".join(f"/{'/'.join(map(str, fault['loc']))}: {fault['type']}" for fault in faults[:5])
         kind = (
             UnknownStatusError

@@ -14,8 +14,8 @@ _EMPTY: dict[Any, Any] = {tuple: [], list: [], dict: {}}
 def unknown_state_of(row: Row) -> Row:
     """The same revision of the same key, with the status `unknown` and nothing else in it.
 
-    A payload without a status of its own has no such form: its data is left out, which no reader can decode, and an
-    undecodable record quarantines its subject just the same.
+    A payload without a status of its own has no such form: its data is left out (WithheldStateError), which puts the
+    subject into quarantine at every reader that does not know the state of this revision already.
     """
     document = json.loads(row.value)
     document["data"] = _unknown(PAYLOADS[document["type"]], document["data"])

@@ -10,7 +10,7 @@ that stood in one row for longer than the window must bind, whatever the others 
 """
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
@@ -85,12 +85,15 @@ class Oracle:
         self._bounds = bounds
         self._wall = wall
         self._rows: dict[Subject, tuple[list[float], list[Row | None]]] = {}
+        #: The newest rows, as every question with these subjects finds them, until the next commit.
+        self._newest: dict[tuple[Subject, ...], Truth] = {}
 
     def note(self, subject: Subject, row: Row | None, at_seconds: float) -> None:
         """A commit. None is a row that says what no reader of today understands."""
         times, rows = self._rows.setdefault(subject, ([], []))
         times.append(at_seconds)
         rows.append(row)
+        self._newest.clear()
 
     def judge(
         self, question: Question, answer: Answer, at_seconds: float, where: str, *, clocks_differ_seconds: float
@@ -99,7 +102,7 @@ class Oracle:
 
         `clocks_differ_seconds` is how far the reader's wall clock is behind that of the sources, or ahead of it.
         """
-        if answer is None or answer == self._so(question, self._newest(question), self._wall(at_seconds)):
+        if answer is None or answer == question.so(self._newest_of(question.subjects), self._wall(at_seconds)):
             return None
         bound = self._bounds.hard_reading_seconds if question.reading else self._bounds.hard_seconds
         # A reader behind the sources takes for new what is as old as their clocks differ.
@@ -111,12 +114,17 @@ class Oracle:
             -min(differ, timedelta(seconds=self._bounds.skew_seconds)) if answer else differ
         )
         held = (self._within(subject, since) for subject in question.subjects)
-        if any(answer == self._so(question, rows, now) for rows in product(*held)):
+        if any(answer == question.so(_truth_of(rows), now) for rows in product(*held)):
             return None
         return Violation("over-grant" if answer else "under-grant", at_seconds, where, question.name)
 
-    def _newest(self, question: Question) -> tuple[Row | None, ...]:
-        return tuple(self._rows[subject][1][-1] if subject in self._rows else None for subject in question.subjects)
+    def _newest_of(self, subjects: tuple[Subject, ...]) -> Truth:
+        known = self._newest.get(subjects)
+        if known is None:
+            known = self._newest[subjects] = _truth_of(
+                self._rows[subject][1][-1] if subject in self._rows else None for subject in subjects
+            )
+        return known
 
     def _within(self, subject: Subject, since: float) -> list[Row | None]:
         """What a subject's row said at any moment since then; None where it was not there, or not to be understood."""
@@ -124,9 +132,9 @@ class Oracle:
         place = bisect_right(times, since)
         return [*(rows[place - 1 : place] or [None]), *rows[place:]]
 
-    @staticmethod
-    def _so(question: Question, rows: tuple[Row | None, ...], now: datetime) -> bool:
-        return question.so(Truth(row for row in rows if row is not None), now)
+
+def _truth_of(rows: Iterable[Row | None]) -> Truth:
+    return Truth(row for row in rows if row is not None)
 
 
 def _answer_of(decision: Decision) -> Answer:

@@ -90,6 +90,26 @@ def test_the_state_an_unknown_one_stood_in_for_takes_its_place_in_any_order(tmp_
         cache.close()
 
 
+def test_of_a_withheld_state_only_who_does_not_know_it_learns_anything(tmp_path: Path) -> None:
+    withheld = Quarantine(KEY, "the log refused its state", stands_for=(1, 3))
+    for number, order in enumerate(permutations([state(1, 2), withheld, state(1, 3), withheld])):
+        cache = Cache.open(tmp_path / str(number), boot_id="a boot")
+        cache.apply(0, order, {})
+        assert held(cache) == state(1, 3).record
+        assert not cache.flags()
+        cache.apply(0, [state(1, 4)], {})
+        cache.apply(0, [replace(withheld, stands_for=(1, 5))], {})
+        assert held(cache) == quarantined(state(1, 4).record)
+        cache.close()
+
+
+def test_a_withheld_state_lifts_no_quarantine(tmp_path: Path) -> None:
+    cache = Cache.open(tmp_path / "cache", boot_id="a boot")
+    cache.apply(0, [state(1, 3), POISON, Quarantine(KEY, "the log refused its state", stands_for=(1, 3))], {})
+    assert held(cache) == quarantined(state(1, 3).record)
+    cache.close()
+
+
 def test_records_and_offsets_survive_together(tmp_path: Path) -> None:
     cache = Cache.open(tmp_path / "cache", boot_id="a boot")
     cache.apply(0, (state(1, 1), Quarantine(b"e" + bytes(16), "broken")), {PARTITION: 7})

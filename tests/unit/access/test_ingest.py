@@ -7,13 +7,25 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from access.cache import BlockPartition, Quarantine, UnblockPartition, Upsert
-from access.ingest import MEMBERSHIPS, PERMISSIONS, SIGNING_KEYS, STATE_TOPICS, Ingest, heartbeat_of, partition_of
-from access.records import Membership, membership_key, permissions_key, signing_key_key
+from access.ingest import (
+    MEMBERSHIPS,
+    PERMISSIONS,
+    SESSIONS,
+    SIGNING_KEYS,
+    STATE_TOPICS,
+    Ingest,
+    heartbeat_of,
+    partition_of,
+)
+from access.records import Membership, membership_key, permissions_key, sessions_key, signing_key_key
 from contracts.envelope import decode, encode, envelop
+from contracts.events.auth import SessionsChanged
 from contracts.identifiers import PLATFORM_COMPANY_ID, CompanyId, new_id
 from contracts.payload import Payload
 from contracts.schema_export import EXAMPLES_FOLDER
 from contracts.topics import TOPICS
+from infra.outbox.store import Row
+from infra.outbox.unknown import unknown_state_of
 from tests.harness.access import ROOT_KEY, catalog, grant, signing_key
 from tests.harness.clock import FakeClock
 
@@ -55,6 +67,14 @@ def test_a_state_under_anothers_key_is_applied_to_nobody(of_other: dict[str, Any
 
 def test_a_tombstone_of_a_subject_is_not_accepted() -> None:
     assert isinstance(INGEST.change_of(*partition_of(MEMBERSHIPS, KEY), KEY, None), Quarantine)
+
+
+def test_what_an_owner_says_in_place_of_a_refused_state_is_of_its_revision() -> None:
+    person = str(USER)
+    state = record(SessionsChanged(user_id=USER, min_gen=3, revoked=()), PLATFORM_COMPANY_ID)
+    withheld = unknown_state_of(Row(SESSIONS, person, state, ())).value
+    change = INGEST.change_of(*partition_of(SESSIONS, person.encode()), person.encode(), withheld)
+    assert change == Quarantine(sessions_key(USER), "the log refused its state", stands_for=(1, 1))
 
 
 @pytest.mark.parametrize("key", [None, b"", b"\xff", KEY.upper(), KEY + b"/", str(COMPANY).encode()])

@@ -17,6 +17,7 @@ from contracts.envelope import (
     UnknownEventTypeError,
     UnknownMajorVersionError,
     UnknownStatusError,
+    WithheldStateError,
     decode,
     encode,
     envelop,
@@ -134,6 +135,18 @@ def test_facts_keep_their_company_as_context() -> None:
     assert sent.aggregate_id == str(data.subscription_id)
 
 
+def test_an_event_without_data_tells_whose_state_is_withheld() -> None:
+    with pytest.raises(WithheldStateError) as refused:
+        decode(changed(data={}), (GrantChanged,))
+    assert (refused.value.epoch, refused.value.version) == (1, 7)
+
+
+@pytest.mark.parametrize("fields", [{"version": "7"}, {"epoch": 0}, {"data": {"status": "active"}}, {"data": []}])
+def test_what_is_malformed_besides_tells_of_no_state(fields: dict[str, Any]) -> None:
+    with pytest.raises(MalformedEventError):
+        decode(changed(**{"data": {}, **fields}), (GrantChanged,))
+
+
 def test_unknown_fields_are_ignored_and_leave_no_trace() -> None:
     assert b"added" not in encode(decode(changed(added=[{"a": 1}]), (GrantChanged,)))
 
@@ -208,7 +221,6 @@ def test_a_repeated_key_is_refused_at_any_depth() -> None:
         {"company_id": None},
         {"aggregate_id": f"{COMPANY}/{COMPANY}"},
         {"company_id": str(PLATFORM_COMPANY_ID)},
-        {"data": {}},
         {"data": None},
     ],
     ids=str,
