@@ -241,6 +241,11 @@ class SimulatedBroker:
         log = self._named(topic).logs[partition]
         return log.end < log.furthest_end
 
+    def own_tail(self, topic: str, partition: int) -> int:
+        """How many offsets were given out since the last record from somewhere."""
+        log = self._named(topic).logs[partition]
+        return max(0, log.end - log.foreign_end)
+
     def append_raw(
         self,
         topic: str,
@@ -252,6 +257,7 @@ class SimulatedBroker:
         """A record from somewhere, in the log at once; its offset."""
         log = self._named(topic).logs[partition]
         log.append(key, value, headers, self._now_ms())
+        log.foreign_end = log.end
         self._log_changed(topic, partition)
         return log.end - 1
 
@@ -448,6 +454,8 @@ class _Log:
         self.end = 0
         #: Where it ended before it lost its tail.
         self.furthest_end = 0
+        #: Where it ended when the last record from somewhere came.
+        self.foreign_end = 0
         #: By producer, its newest batch and that one's first offset.
         self.sessions: dict[int, tuple[int, int]] = {}
         #: Producers of which batches are gone.
