@@ -1,8 +1,9 @@
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import Query, Response
+from fastapi import Depends, Query, Response
 from pydantic import Field
 
 from chassis.audit import HistoryPage, history
@@ -153,80 +154,74 @@ async def clone_event(
     return made
 
 
+async def _moving(
+    event_id: UUID, access: Access, work: Work, now: Now, expected: IfMatch, response: Response
+) -> Callable[[str], Awaitable[EventBody]]:
+    async def move(name: str) -> EventBody:
+        return _shown(await operations.move(work, access, event_id, name, expected=expected, now=now), response)
+
+    return move
+
+
+#: Makes a move of the event in the path, in the version the caller has seen.
+Moving = Annotated[Callable[[str], Awaitable[EventBody]], Depends(_moving)]
 _MOVE_PROBLEMS = problem_statuses(401, 403, 404, 409, 412, 422, 428, 503)
 
 
 @events.post("/events/{event_id}/plan", responses=_MOVE_PROBLEMS)
 @guard(Permission("promoter.events.update", ScopeSource.OBJECT))
-async def plan_event(
-    event_id: UUID, access: Access, work: Work, now: Now, expected: IfMatch, response: Response
-) -> EventBody:
+async def plan_event(move: Moving) -> EventBody:
     """Put a draft, or an event that was postponed, on hold."""
-    return _shown(await operations.move(work, access, event_id, "plan", expected=expected, now=now), response)
+    return await move("plan")
 
 
 @events.post("/events/{event_id}/confirm", responses=_MOVE_PROBLEMS)
 @guard(Permission("promoter.events.update", ScopeSource.OBJECT))
-async def confirm_event(
-    event_id: UUID, access: Access, work: Work, now: Now, expected: IfMatch, response: Response
-) -> EventBody:
+async def confirm_event(move: Moving) -> EventBody:
     """Confirm an event on hold; it has a date, a place and a currency from now on."""
-    return _shown(await operations.move(work, access, event_id, "confirm", expected=expected, now=now), response)
+    return await move("confirm")
 
 
 @events.post("/events/{event_id}/announce", responses=_MOVE_PROBLEMS)
 @guard(Permission("promoter.events.update", ScopeSource.OBJECT))
-async def announce_event(
-    event_id: UUID, access: Access, work: Work, now: Now, expected: IfMatch, response: Response
-) -> EventBody:
+async def announce_event(move: Moving) -> EventBody:
     """Make a confirmed event public."""
-    return _shown(await operations.move(work, access, event_id, "announce", expected=expected, now=now), response)
+    return await move("announce")
 
 
 @events.post("/events/{event_id}/put-on-sale", responses=_MOVE_PROBLEMS)
 @guard(Permission("promoter.events.update", ScopeSource.OBJECT))
-async def put_event_on_sale(
-    event_id: UUID, access: Access, work: Work, now: Now, expected: IfMatch, response: Response
-) -> EventBody:
+async def put_event_on_sale(move: Moving) -> EventBody:
     """Begin to sell an announced event."""
-    return _shown(await operations.move(work, access, event_id, "put-on-sale", expected=expected, now=now), response)
+    return await move("put-on-sale")
 
 
 @events.post("/events/{event_id}/begin-settlement", responses=_MOVE_PROBLEMS)
 @guard(Permission("promoter.events.update", ScopeSource.OBJECT))
-async def begin_event_settlement(
-    event_id: UUID, access: Access, work: Work, now: Now, expected: IfMatch, response: Response
-) -> EventBody:
+async def begin_event_settlement(move: Moving) -> EventBody:
     """End the sale; what was earned is being divided."""
-    moved = await operations.move(work, access, event_id, "begin-settlement", expected=expected, now=now)
-    return _shown(moved, response)
+    return await move("begin-settlement")
 
 
 @events.post("/events/{event_id}/settle", responses=_MOVE_PROBLEMS)
 @guard(Permission("promoter.events.update", ScopeSource.OBJECT))
-async def settle_event(
-    event_id: UUID, access: Access, work: Work, now: Now, expected: IfMatch, response: Response
-) -> EventBody:
+async def settle_event(move: Moving) -> EventBody:
     """Close an event whose settlement is done."""
-    return _shown(await operations.move(work, access, event_id, "settle", expected=expected, now=now), response)
+    return await move("settle")
 
 
 @events.post("/events/{event_id}/postpone", responses=_MOVE_PROBLEMS)
 @guard(Permission("promoter.events.update", ScopeSource.OBJECT))
-async def postpone_event(
-    event_id: UUID, access: Access, work: Work, now: Now, expected: IfMatch, response: Response
-) -> EventBody:
+async def postpone_event(move: Moving) -> EventBody:
     """Take an event off its date; it is planned again with another."""
-    return _shown(await operations.move(work, access, event_id, "postpone", expected=expected, now=now), response)
+    return await move("postpone")
 
 
 @events.post("/events/{event_id}/cancel", responses=_MOVE_PROBLEMS)
 @guard(Permission("promoter.events.cancel", ScopeSource.OBJECT))
-async def cancel_event(
-    event_id: UUID, access: Access, work: Work, now: Now, expected: IfMatch, response: Response
-) -> EventBody:
+async def cancel_event(move: Moving) -> EventBody:
     """Call an event off for good."""
-    return _shown(await operations.move(work, access, event_id, "cancel", expected=expected, now=now), response)
+    return await move("cancel")
 
 
 def _shown(event: Event, response: Response) -> EventBody:
