@@ -87,6 +87,8 @@ _LIVE: Final = frozenset(
 )
 
 QUARANTINED: Final = 1
+#: Beside it: nothing unreadable came, only the log has what was applied no longer.
+_LOST: Final = 2
 
 _HEAD: Final = struct.Struct("<BQQ")
 _INSTANT: Final = struct.Struct("<q")
@@ -184,13 +186,16 @@ def version_of(record: bytes) -> tuple[int, int]:
     return epoch, version
 
 
-def stands_in(key: bytes, record: bytes) -> bool:
-    """Whether the record was published as unknown, in place of the state of its revision that the log refused.
+def takes_its_revision(key: bytes, record: bytes) -> bool:
+    """Whether a state of the very revision of the record takes its place, and not only a newer one.
 
-    Should the log take that state later, it is the one of this revision, in whichever order both come.
+    That is so of one published as unknown, in place of the state of its revision that the log refused: should the log
+    take that state later, it is this one, in whichever order both come. And of one the log has lost: the owner of a log
+    that was lost publishes every state again under the version it has.
     """
-    has_status = key[:1] in _WITH_STATUS
-    return has_status and record[0] == 0 and record[_HEAD_SIZE] == _UNKNOWN
+    if record[0] & QUARANTINED:
+        return bool(record[0] & _LOST)
+    return key[:1] in _WITH_STATUS and record[_HEAD_SIZE] == _UNKNOWN
 
 
 def is_quarantined(record: bytes) -> bool:
@@ -202,7 +207,12 @@ def quarantined(record: bytes | None) -> bytes:
     """The record with its subject in quarantine; what was known keeps its version, so that only newer ones lift it."""
     if record is None:
         return _HEAD.pack(QUARANTINED, 0, 0)
-    return bytes([record[0] | QUARANTINED]) + record[1:]
+    return bytes([(record[0] | QUARANTINED) & ~_LOST]) + record[1:]
+
+
+def lost(record: bytes) -> bytes:
+    """The record with its subject in quarantine because the log has it no longer; if it already was, as it was."""
+    return record if record[0] & QUARANTINED else bytes([record[0] | QUARANTINED | _LOST]) + record[1:]
 
 
 def _is_bare(record: bytes) -> bool:

@@ -227,7 +227,18 @@ class History:
         await self._rebuild_from_nothing()
 
     async def _send_what_is_long_over(self) -> None:
-        """The oldest state there is of each key, long after that was taken back, and states under keys of others."""
+        """The oldest state there is of each key, long after that was taken back, and states under keys of others.
+
+        One membership has a status of the future by then; the last that was readable of it comes again too.
+        """
+        number = self._random.randrange(SUBJECTS["membership"][1])
+        revoked = _MEMBERSHIPS, key_of("membership", number).encode()
+        readable = [
+            record.value for record in self._broker.records(_MEMBERSHIPS) if (_MEMBERSHIPS, record.key) == revoked
+        ][-1:]
+        self._do_a_status_of_the_future("membership", number)
+        await self._until(self._nothing_is_under_way, "an operation did not end")
+        await self._until(self._all_is_published, "what was written was not published")
         await asyncio.sleep(BOUNDS.hard_seconds)
         self._asked_after_apply_share = 1.0
         sent = {}
@@ -237,10 +248,9 @@ class History:
                 oldest = {record.key: record.value for record in reversed(records)}
                 newest = [record.value for record in {record.key: record for record in records}.values()]
                 for key, value in oldest.items():
-                    self._broker.append_raw(topic, partition, key, value)
-                    sent[topic, partition, key] = self._broker.append_raw(
-                        topic, partition, key, self._random.choice(newest)
-                    )
+                    values = [value, *(readable if (topic, key) == revoked else []), self._random.choice(newest)]
+                    for each in values:
+                        sent[topic, partition, key] = self._broker.append_raw(topic, partition, key, each)
 
         def are_answered() -> bool:
             last = {
@@ -251,6 +261,7 @@ class History:
             return all(last[place] > offset for place, offset in sent.items())
 
         await self._until(are_answered, "what was long over stayed the last of its keys")
+        await self._until(self._is_readable_again, "what readers do not understand was not replaced")
         if not await self._until(self._all_is_as_the_rows_say, None):
             self._differences("a cache after old states came again", self._readers.values())
 
