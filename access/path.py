@@ -40,6 +40,7 @@ from access.records import (
     sessions_of,
     signing_key_key,
     signing_key_of,
+    version_of,
 )
 from access.scopes import ScopeValue
 from access.unknown import StateUnknownError
@@ -356,13 +357,9 @@ class AccessPath:
             if blocked and partition_of(topic, key.encode()) in blocked:
                 return f"a record in this part of {topic} could not be read"
             floor = head.owners[owner].epoch_floor
-            if floor and (raw is None or _epoch(raw) < floor):
+            if floor and (raw is None or version_of(raw)[0] < floor):
                 return f"{OWNERS[owner]} was restored and has not published its state again yet"
         return None
-
-
-def _epoch(raw: bytes) -> int:
-    return int.from_bytes(raw[1:9], "little")
 
 
 def _seconds(age_us: int | None) -> float | None:

@@ -54,6 +54,8 @@ BOUNDS: Final = Bounds(
 _BEGINNING: Final = datetime(2026, 5, 21, 9, 0, tzinfo=UTC)
 _BOOT_SECONDS: Final = 1000.0
 _ASK_INTERVAL_MAX_SECONDS: Final = 1.0
+#: The same when all faults are over, and what they left behind is being mended.
+_LATE_ASK_INTERVAL_MAX_SECONDS: Final = 4.0
 _SETTLE_SECONDS: Final = 90.0
 _CALLBACKS_MAX: Final = 200_000
 _SETTLE_INTERVAL_SECONDS: Final = 0.5
@@ -124,6 +126,7 @@ class History:
         self._retired: set[str] = set()
         self._backups: dict[str, Snapshot] = {}
         self._operations: list[tuple[Process, asyncio.Task[None]]] = []
+        self._ask_interval_max_seconds = _ASK_INTERVAL_MAX_SECONDS
         self._asked_after_apply_share = _ASKED_AFTER_APPLY_SHARE
         self.outcome = Outcome()
 
@@ -170,8 +173,9 @@ class History:
             self._tell(str(step))
             getattr(self, "_do_" + step.kind.replace(" ", "_"))(**step.what)
             self._ask_all()
-        asking.cancel()
+        self._ask_interval_max_seconds = _LATE_ASK_INTERVAL_MAX_SECONDS
         await self._end()
+        asking.cancel()
 
     async def _begin(self) -> None:
         """The owners have published, all of it twice, long before the readers are started for the first time."""
@@ -577,7 +581,7 @@ class History:
 
     async def _ask_again_and_again(self) -> None:
         while True:
-            await asyncio.sleep(self._random.random() * _ASK_INTERVAL_MAX_SECONDS)
+            await asyncio.sleep(self._random.random() * self._ask_interval_max_seconds)
             self._ask_all()
 
     def _all_is_published(self) -> bool:

@@ -31,8 +31,7 @@ PARTITION = ("auth.memberships.v1", 2)
 
 
 def state(epoch: int, version: int) -> Upsert:
-    head = quarantined(None)
-    record = b"\0" + epoch.to_bytes(8, "little") + version.to_bytes(8, "little") + head[17:] + b"rest"
+    record = b"\0" + epoch.to_bytes(4, "little") + version.to_bytes(8, "little") + b"rest"
     return Upsert(KEY, epoch, version, record)
 
 
@@ -80,7 +79,7 @@ def test_a_quarantine_lasts_until_something_newer(
 
 
 def test_the_state_an_unknown_one_stood_in_for_takes_its_place_in_any_order(tmp_path: Path) -> None:
-    unknown = Upsert(KEY, 1, 3, state(1, 3).record[:17] + b"\0" + b"\0" * 6)
+    unknown = Upsert(KEY, 1, 3, state(1, 3).record[:13] + b"\0" + b"\0" * 3)
     for number, order in enumerate(permutations([state(1, 2), unknown, state(1, 3), unknown])):
         cache = Cache.open(tmp_path / str(number), boot_id="a boot")
         cache.apply(0, order, {})
@@ -92,7 +91,8 @@ def test_the_state_an_unknown_one_stood_in_for_takes_its_place_in_any_order(tmp_
 
 def test_of_a_withheld_state_only_who_does_not_know_it_learns_anything(tmp_path: Path) -> None:
     withheld = Quarantine(KEY, "the log refused its state", stands_for=(1, 3))
-    for number, order in enumerate(permutations([state(1, 2), withheld, state(1, 3), withheld])):
+    changes: list[Change] = [state(1, 2), withheld, state(1, 3), withheld]
+    for number, order in enumerate(permutations(changes)):
         cache = Cache.open(tmp_path / str(number), boot_id="a boot")
         cache.apply(0, order, {})
         assert held(cache) == state(1, 3).record
