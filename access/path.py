@@ -32,8 +32,6 @@ from access.ingest import (
     partition_of,
 )
 from access.records import (
-    Entitlement,
-    Membership,
     PermissionTable,
     membership_key,
     sessions_key,
@@ -183,12 +181,13 @@ class AccessPath:
         head, membership, entitlement, permissions = self.cache.read_decision(
             b"m" + company + user_id.bytes, b"e" + company, requirement.permissions_key
         )
-        wall, boot = self._wall(), self._boot()
         if self._windows_of is not head:
             self._take(head)
         window = self._reading_window if reading and not requirement.administration else self._writing_window
-        if not (head.complete and boot <= window.boot_max and window.apart_min <= wall - boot <= window.apart_max):
+        moment = window.at(self._wall(), self._boot())
+        if moment is None or not head.complete:
             return self._unknown(head, reading=reading and not requirement.administration)
+        now, age = moment
         if head.is_doubtful:
             doubt = self._doubt(
                 head,
@@ -203,15 +202,8 @@ class AccessPath:
             table = None
         elif table is None or table.raw != permissions:
             table = self._tables[module] = PermissionTable(permissions)
-        decision = decide(
-            None if membership is None else Membership(membership),
-            None if entitlement is None else Entitlement(entitlement),
-            table,
-            requirement,
-            window.now(wall, boot),
-            values,
-        )
-        decision.age_us = window.age(boot)
+        decision = decide(membership, entitlement, table, requirement, now, values)
+        decision.age_us = age
         return decision
 
     def decide_active_member(self, company_id: UUID, user_id: UUID, *, reading: bool) -> Decision:
@@ -315,15 +307,13 @@ class AccessPath:
         self._writing_window = Window(head.owners, self._bounds, reading=False)
         self._windows_of = head
 
-    def _membership(
-        self, company_id: UUID, user_id: UUID, *, reading: bool
-    ) -> tuple[Membership | None, Decision | None]:
+    def _membership(self, company_id: UUID, user_id: UUID, *, reading: bool) -> tuple[bytes | None, Decision | None]:
         head, (raw,) = self.cache.read((membership_key(company_id, user_id),))
         unknown = self._unknown_of_auth(head, reading=reading)
         if unknown is None:
             doubt = self._doubt(head, (MEMBERSHIPS, f"{company_id}/{user_id}", raw, _AUTH))
             unknown = None if doubt is None else Decision(Reason.STATE_UNKNOWN, detail=doubt)
-        return None if raw is None else Membership(raw), unknown
+        return raw, unknown
 
     def _aged(self, decision: Decision) -> Decision:
         decision.age_us = self.cache.head().owners[_AUTH].age(self._boot())

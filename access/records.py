@@ -115,6 +115,7 @@ _HEAD_SIZE: Final = _HEAD.size
 _WITH_STATUS: Final = (b"m", b"e", b"k")
 _INSTANT_AT: Final = _INSTANT.unpack_from
 _MODULES_AT: Final = _ENTITLEMENT.size
+_CAPABILITIES_AT: Final = _MODULES_AT + len(MODULES) * _INSTANT.size
 _PART_SIZE: Final = _PART.size
 _GRANTS_AT: Final = _HEAD_SIZE + 2
 
@@ -348,6 +349,31 @@ class DelegationRecord:
     valid_until: int
 
 
+def grant_at(membership: bytes, module_id: int) -> int:
+    """Where the grant of a module stands in a membership's record; 0 where there is none."""
+    position = _GRANTS_AT + 1
+    for _ in range(membership[_GRANTS_AT]):
+        if membership[position] == module_id:
+            return position + _PART_SIZE
+        position += _PART_SIZE + _PART.unpack_from(membership, position)[1]
+    return 0
+
+
+def holds(membership: bytes, position: int, required: int, now: int) -> bool:
+    """Whether the grant at a position has one of the required bits now; time-bound ones end at their microsecond."""
+    start = position + 1
+    end = start + membership[position]
+    if int.from_bytes(membership[start:end], "little") & required:
+        return True
+    position = end + 1
+    for _ in range(membership[end]):
+        bit, valid_until = _TIMED.unpack_from(membership, position)
+        if required >> bit & 1 and now < valid_until:
+            return True
+        position += _TIMED.size
+    return False
+
+
 class Grant:
     """A module granted to a membership. Reads from the membership's bytes when it is asked."""
 
@@ -359,18 +385,6 @@ class Grant:
         self._position = end = start + record[position]
         #: The permissions held without an end.
         self.mask = int.from_bytes(record[start:end], "little")
-
-    def holds(self, required: int, now: int) -> bool:
-        """Whether one of the required bits is held now; time-bound ones end at their microsecond."""
-        if self.mask & required:
-            return True
-        record, position = self._record, self._position
-        for _ in range(record[position]):
-            bit, valid_until = _TIMED.unpack_from(record, position + 1)
-            if required >> bit & 1 and now < valid_until:
-                return True
-            position += _TIMED.size
-        return False
 
     def timed(self) -> dict[int, int]:
         """The time-bound permissions: the end of each, by bit."""
@@ -384,6 +398,11 @@ class Grant:
         """The scopes that bound it. An absent type is nothing."""
         start = self._position + 1 + self._record[self._position] * _TIMED.size
         return _scopes_at(self._record, start)[0]
+
+
+def is_active(membership: bytes) -> bool:
+    """Whether a membership's record is known, and active."""
+    return membership[0] == 0 and membership[_HEAD_SIZE] == _MEMBER_ACTIVE
 
 
 class Membership:
@@ -403,10 +422,6 @@ class Membership:
         return self.raw[0] != 0 or self.raw[_HEAD_SIZE] == _UNKNOWN
 
     @property
-    def is_active(self) -> bool:
-        return self.raw[0] == 0 and self.raw[_HEAD_SIZE] == _MEMBER_ACTIVE
-
-    @property
     def status(self) -> MembershipStatus:
         """Raises nothing: a bare quarantine reads as unknown."""
         return MembershipStatus.UNKNOWN if _is_bare(self.raw) else _MEMBERSHIP_STATUSES[self.raw[self._STATUS]]
@@ -421,13 +436,8 @@ class Membership:
 
     def grant(self, module_id: int) -> Grant | None:
         """The grant of a module, or None where there is none."""
-        raw = self.raw
-        position = _GRANTS_AT + 1
-        for _ in range(raw[_GRANTS_AT]):
-            if raw[position] == module_id:
-                return Grant(raw, position + _PART_SIZE)
-            position += _PART_SIZE + _PART.unpack_from(raw, position)[1]
-        return None
+        position = grant_at(self.raw, module_id)
+        return Grant(self.raw, position) if position else None
 
     def modules(self) -> Iterator[tuple[str, Grant]]:
         """Every grant with its module."""
@@ -505,6 +515,17 @@ def _compile_delegation(delegation: Delegation) -> bytes:
 # Entitlements.
 
 
+def opens(entitlement: bytes, module_id: int, now: int) -> bool:
+    """Whether an entitlement's record is known, the base live and the module entitled, as nearly always."""
+    return (
+        entitlement[0] == 0
+        and entitlement[_HEAD_SIZE] in _LIVE
+        and entitlement[_HEAD_SIZE + 2] in _LIVE
+        and now < _INSTANT_AT(entitlement, _HEAD_SIZE + 3)[0]
+        and now < _INSTANT_AT(entitlement, _MODULES_AT + module_id * 8)[0]
+    )
+
+
 class Entitlement:
     """What a company is entitled to."""
 
@@ -513,8 +534,6 @@ class Entitlement:
     _BASE: Final = _HEAD.size + 1
     _BASE_STATUS: Final = _HEAD.size + 2
     _BASE_UNTIL: Final = _HEAD.size + 3
-    _MODULES: Final = _ENTITLEMENT.size
-    _CAPABILITIES: Final = _ENTITLEMENT.size + len(MODULES) * _INSTANT.size
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
@@ -529,26 +548,11 @@ class Entitlement:
             or (raw[self._BASE] != _NO_MODULE and raw[self._BASE_STATUS] == _UNKNOWN)
         )
 
-    def opens(self, module_id: int, now: int) -> bool:
-        """Whether the record is known, the base live and the module entitled: what nearly every decision finds."""
-        raw = self.raw
-        return (
-            raw[0] == 0
-            and raw[_HEAD_SIZE] in _LIVE
-            and raw[_HEAD_SIZE + 2] in _LIVE
-            and now < _INSTANT_AT(raw, _HEAD_SIZE + 3)[0]
-            and now < _INSTANT_AT(raw, _MODULES_AT + module_id * 8)[0]
-        )
-
     def base_is_live(self, now: int) -> bool:
         """Whether company and base are entitled now. A company without a base has a status that is not live."""
         raw = self.raw
         until: int = _INSTANT.unpack_from(raw, self._BASE_UNTIL)[0]
         return raw[self._STATUS] in _LIVE and raw[self._BASE_STATUS] in _LIVE and now < until
-
-    def has_capability(self, marked: bytes) -> bool:
-        """Whether the company has a capability, given as `capability_mark` makes it."""
-        return self.raw.find(marked, self._CAPABILITIES) >= 0
 
     @property
     def version(self) -> tuple[int, int]:
@@ -568,15 +572,20 @@ class Entitlement:
 
     def modules(self) -> dict[str, int]:
         """The end of each module."""
-        ends = struct.unpack_from(f"<{len(MODULES)}q", self.raw, self._MODULES)
+        ends = struct.unpack_from(f"<{len(MODULES)}q", self.raw, _MODULES_AT)
         return {module: end for module, end in zip(MODULES, ends, strict=True) if end != _ABSENT}
 
     def capabilities(self) -> tuple[str, ...]:
-        return tuple(self.raw[self._CAPABILITIES :].decode("ascii").split("\0")[1:-1])
+        return tuple(self.raw[_CAPABILITIES_AT:].decode("ascii").split("\0")[1:-1])
+
+
+def has_capability(entitlement: bytes, marked: bytes) -> bool:
+    """Whether the company of a record has a capability, given as `capability_mark` makes it."""
+    return entitlement.find(marked, _CAPABILITIES_AT) >= 0
 
 
 def capability_mark(capability: str) -> bytes:
-    """A capability as `Entitlement.has_capability` looks for it."""
+    """A capability as `has_capability` looks for it."""
     return b"\0" + capability.encode("ascii") + b"\0"
 
 
