@@ -6,6 +6,8 @@ from chassis.idempotency import forget_idempotency_keys
 from chassis.service import Service
 from services.finance.expenses.http import expenses
 from services.finance.manifest import MANIFEST
+from services.finance.projections.artists import ARTISTS
+from services.finance.projections.events import EVENTS
 from services.finance.settings import FinanceSettings
 
 service = Service(
@@ -13,6 +15,7 @@ service = Service(
     settings=FinanceSettings,
     routers=(expenses,),
     migrations=Path(__file__).parent / "migrations",
+    projections=(EVENTS, ARTISTS),
     jobs=(forget_idempotency_keys,),
     modules=frozenset({MANIFEST.key}),
 )
