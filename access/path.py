@@ -100,8 +100,7 @@ class AccessPath:
         self._clocks = clocks
         self._bounds = bounds
         self._wall, self._boot = clocks.wall_us, clocks.boot_us
-        self._windows_of: Head | None = None
-        self._reading_window = self._writing_window = Window(cache.head().owners, bounds, reading=True)
+        self._take(cache.head())
         self._tables: dict[str, PermissionTable] = {}
         self._has_ended = False
 
@@ -249,7 +248,7 @@ class AccessPath:
         record = signing_key_of(raw)
         if record.status is None:
             raise StateUnknownError("the newest state of the key that signed your token could not be read")
-        now = judge(head.owners[_AUTH:], self._clocks, self._bounds, reading=True, names=OWNERS[_AUTH:]).now
+        now = self._auth_now(head)
         return _public_key(record.public_key) if record.verifies(now) else None
 
     def session_is_live(self, user_id: UUID, session_id: UUID, generation: int) -> bool:
@@ -305,7 +304,22 @@ class AccessPath:
     def _take(self, head: Head) -> None:
         self._reading_window = Window(head.owners, self._bounds, reading=True)
         self._writing_window = Window(head.owners, self._bounds, reading=False)
+        self._auth_reading_window = Window(head.owners[_AUTH:], self._bounds, reading=True)
+        self._auth_writing_window = Window(head.owners[_AUTH:], self._bounds, reading=False)
         self._windows_of = head
+
+    def _auth_at(self, head: Head, *, reading: bool) -> tuple[int, int] | None:
+        if self._windows_of is not head:
+            self._take(head)
+        window = self._auth_reading_window if reading else self._auth_writing_window
+        return window.at(self._wall(), self._boot())
+
+    def _auth_now(self, head: Head) -> int:
+        """What expiry is judged at, however old Auth's state is."""
+        moment = self._auth_at(head, reading=True)
+        if moment is not None:
+            return moment[0]
+        return judge(head.owners[_AUTH:], self._clocks, self._bounds, reading=True, names=OWNERS[_AUTH:]).now
 
     def _membership(self, company_id: UUID, user_id: UUID, *, reading: bool) -> tuple[bytes | None, Decision | None]:
         head, (raw,) = self.cache.read((membership_key(company_id, user_id),))
@@ -333,6 +347,8 @@ class AccessPath:
     def _unknown_of_auth(self, head: Head, *, reading: bool) -> Decision | None:
         if not head.complete:
             return self._unknown(head, reading=reading)
+        if self._auth_at(head, reading=reading) is not None:
+            return None
         freshness = judge(head.owners[_AUTH:], self._clocks, self._bounds, reading=reading, names=OWNERS[_AUTH:])
         if freshness.doubt is None:
             return None
