@@ -1,18 +1,31 @@
 """Finance's composition root."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from chassis.idempotency import forget_idempotency_keys
+from chassis.kept_files import remove_unclaimed_files
 from chassis.service import Service
+from infra.clock import Clock
+from infra.files import Files, open_files
+from infra.postgres.database import Database
+from services.finance.attachments.http import attachments
 from services.finance.expenses.http import expenses
 from services.finance.manifest import MANIFEST
 from services.finance.settings import FinanceSettings
 
+
+def _compose(settings: FinanceSettings, _database: Database, _clock: Clock) -> Mapping[type, Any]:
+    return {Files: open_files(settings.files_url, settings.files_account)}
+
+
 service = Service(
     manifest=MANIFEST,
     settings=FinanceSettings,
-    routers=(expenses,),
+    routers=(expenses, attachments),
+    compose=_compose,
     migrations=Path(__file__).parent / "migrations",
-    jobs=(forget_idempotency_keys,),
+    jobs=(forget_idempotency_keys, remove_unclaimed_files),
     modules=frozenset({MANIFEST.key}),
 )

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from chassis.application import build_app
 from chassis.service import Service
+from chassis.settings import FileSettings
 from contracts.identifiers import CompanyId, UserId, new_id
 from contracts.permissions import PERMISSIONS
 from contracts.services import BASE_MODULES
@@ -121,6 +122,11 @@ def entitlement(module: str) -> Any:
     return entitled(base=module) if module in BASE_MODULES else entitled(module)
 
 
+def file_settings(service: Service[Any], folder: Path) -> Mapping[str, Any]:
+    """Where a service keeps files, if it keeps any."""
+    return {"files_url": (folder / "files").as_uri()} if issubclass(service.settings, FileSettings) else {}
+
+
 @asynccontextmanager
 async def running_module(
     runtime: Runtime, service: Service[Any], folder: Path, *, cheap_path: str
@@ -144,6 +150,7 @@ async def running_module(
                 "token_audience": "kisum",
                 "root_public_key": public,
                 "access_folder": folder / "access",
+                **file_settings(service, folder),
             }
         )
         app = build_app(service, settings)

@@ -1,0 +1,48 @@
+"""How a file is given out: under the name its owner gave it, and so that no browser runs what is in it."""
+
+from collections.abc import AsyncIterator
+from typing import Final
+from urllib.parse import quote
+
+from starlette.responses import StreamingResponse
+
+#: It is what it is declared as, and whatever it holds is neither run nor given the rights of this address.
+_HARMLESS: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox",
+    "Cache-Control": "no-store",
+}
+_ASCII_FIRST: Final = 0x20
+_ASCII_LAST: Final = 0x7E
+
+
+def download(
+    chunks: AsyncIterator[bytes], *, file_name: str, media_type: str, size_bytes: int | None = None
+) -> StreamingResponse:
+    """An answer that is saved, not shown. What fails on the way breaks the connection: half a file is none."""
+    headers = {**_HARMLESS, "Content-Disposition": disposition("attachment", file_name)}
+    if size_bytes is not None:
+        headers["Content-Length"] = str(size_bytes)
+    return StreamingResponse(chunks, media_type=media_type, headers=headers)
+
+
+def picture(content: bytes, *, file_name: str, media_type: str) -> StreamingResponse:
+    """An answer that a page may show in place."""
+
+    async def whole() -> AsyncIterator[bytes]:
+        yield content
+
+    headers = {
+        **_HARMLESS,
+        "Content-Disposition": disposition("inline", file_name),
+        "Content-Length": str(len(content)),
+    }
+    return StreamingResponse(whole(), media_type=media_type, headers=headers)
+
+
+def disposition(kind: str, file_name: str) -> str:
+    """The header of RFC 6266: the name in full for who reads `filename*`, and an ASCII one for who does not."""
+    plain = "".join(
+        each if _ASCII_FIRST <= ord(each) <= _ASCII_LAST and each not in '"\\%' else "_" for each in file_name
+    )
+    return f"{kind}; filename=\"{plain}\"; filename*=UTF-8''{quote(file_name, safe='')}"

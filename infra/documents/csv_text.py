@@ -1,0 +1,83 @@
+"""Tables as CSV (RFC 4180, UTF-8), in both directions and one row at a time.
+
+A spreadsheet takes a cell that begins with = + - @, a tab or a carriage return for a formula, and runs it. Text that
+begins so goes out behind an apostrophe, and what comes in behind one loses it: a table that goes out and comes in again
+is the same. Numbers are no text, and stay what they are.
+"""
+
+import csv
+import io
+import re
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from datetime import date
+from decimal import Decimal
+from typing import IO, Final
+from uuid import UUID
+
+MEDIA_TYPE: Final = "text/csv; charset=utf-8; header=present"
+Cell = str | int | Decimal | date | UUID | None
+
+_CHUNK_CHARACTERS: Final = 64 * 1024
+#: With the apostrophes before it: a text that has one already is told from one that was given one.
+_FORMULA: Final = re.compile(r"'*[=+\-@\t\r]")
+_FORMULA_BEHIND_APOSTROPHE: Final = re.compile(r"'+[=+\-@\t\r]")
+
+
+class CsvMalformedError(ValueError):
+    """What came is no CSV from `line` on, counted from 1."""
+
+    def __init__(self, line: int, why: str) -> None:
+        super().__init__(f"line {line}: {why}")
+        self.line = line
+        self.why = why
+
+
+async def csv_bytes(header: Sequence[str], rows: AsyncIterator[Sequence[Cell]]) -> AsyncIterator[bytes]:
+    """The table in pieces of some 64 KiB; no more of it is in memory at a time."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(header)
+    async for row in rows:
+        writer.writerow([_written(cell) for cell in row])
+        if text.tell() >= _CHUNK_CHARACTERS:
+            yield text.getvalue().encode()
+            text.seek(0)
+            text.truncate()
+    yield text.getvalue().encode()
+
+
+def csv_rows(file: IO[bytes]) -> Iterator[tuple[int, list[str]]]:
+    """Each row with the number of the line it ends on, the header first. Raises CsvMalformedError.
+
+    Without the mark some programs put before UTF-8.
+    """
+    lines = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+    reader = csv.reader(lines, strict=True)
+    try:
+        for row in reader:
+            yield reader.line_num, [_read(cell) for cell in row]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise CsvMalformedError(reader.line_num + 1, str(error)) from error
+    finally:
+        # The file stays the caller's: a wrapper that is thrown away would close it.
+        lines.detach()
+
+
+def written_line(cells: Iterable[Cell]) -> str:
+    """One row, with its end."""
+    text = io.StringIO()
+    csv.writer(text).writerow([_written(cell) for cell in cells])
+    return text.getvalue()
+
+
+def _written(cell: Cell) -> str | int | Decimal:
+    if cell is None:
+        return ""
+    if isinstance(cell, int | Decimal):
+        return cell
+    text = str(cell)
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def _read(cell: str) -> str:
+    return cell[1:] if _FORMULA_BEHIND_APOSTROPHE.match(cell) else cell
