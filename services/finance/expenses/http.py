@@ -1,44 +1,91 @@
+from collections.abc import Awaitable, Callable
 from datetime import date, datetime
-from typing import Annotated
+from typing import Annotated, Any, Final
 from uuid import UUID
 
-from fastapi import Query, Response
+from fastapi import Depends, Query, Response
 from pydantic import Field
 
 from chassis.audit import HistoryPage, history
 from chassis.idempotency import Repeatable
 from chassis.paging import Paged
-from chassis.preconditions import set_entity_tag
+from chassis.preconditions import IfMatch, set_entity_tag
 from chassis.request import Access, Now, Work
 from chassis.routing import DateText, IdText, RequestModel, ResponseModel, problem_statuses, router
 from contracts.money import Money
 from middleware.guards import Permission, ScopeSource, guard
 from services.finance.expenses import operations
+from services.finance.expenses.rules import MOVES, ExpenseDetails, ExpenseState
 from services.finance.expenses.tables import Expense
 from services.finance.manifest import MANIFEST
 
 expenses = router(prefix=MANIFEST.route_group, tag="expenses")
 
+Words = Annotated[str, Field(min_length=1, max_length=500)]
+AmountText = Annotated[str, Field(max_length=40)]
+CurrencyText = Annotated[str, Field(max_length=3)]
+
 
 class NewExpense(RequestModel):
     """`amount` is decimal text, such as "1234.50": a JSON number would have been a float on its way."""
 
-    description: Annotated[str, Field(min_length=1, max_length=500)]
-    amount: Annotated[str, Field(max_length=40)]
-    currency: Annotated[str, Field(max_length=3)]
+    description: Words
+    amount: AmountText
+    currency: CurrencyText
     incurred_on: DateText
     business_unit_id: IdText | None = None
     event_id: IdText | None = None
+    category_id: IdText | None = None
+    vendor_id: IdText | None = None
+    agency_id: IdText | None = None
+
+
+class ExpenseChanges(NewExpense):
+    """Only what is to be different; null takes a value away."""
+
+    description: Words = ""
+    amount: AmountText = ""
+    currency: CurrencyText = ""
+    incurred_on: DateText = date.min
+
+
+class Why(RequestModel):
+    """What is said to those whose expense it is."""
+
+    reason: Words
+
+
+class PaymentDay(RequestModel):
+    scheduled_for: DateText
+
+
+class Payment(RequestModel):
+    paid_on: DateText
 
 
 class ExpenseBody(ResponseModel):
+    """`moves` is what can be done with it in its state."""
+
     id: UUID
+    state: ExpenseState
+    moves: tuple[str, ...]
     description: str
     amount: str
     currency: str
     incurred_on: date
     business_unit_id: UUID | None
     event_id: UUID | None
+    category_id: UUID | None
+    vendor_id: UUID | None
+    agency_id: UUID | None
+    submitted_by: UUID | None
+    submitted_at: datetime | None
+    decided_by: UUID | None
+    decided_at: datetime | None
+    rejection_reason: str | None
+    scheduled_for: date | None
+    paid_on: date | None
+    void_reason: str | None
     version: int
     created_by: UUID
     created_at: datetime
@@ -51,46 +98,69 @@ class ExpensePage(ResponseModel):
     next: str | None = None
 
 
-@expenses.post("/expenses", status_code=201, responses=problem_statuses(401, 403, 422, 503))
+async def _wanted(
+    state: Annotated[list[ExpenseState] | None, Query()] = None,
+    business_unit_id: UUID | None = None,
+    event_id: UUID | None = None,
+    category_id: UUID | None = None,
+    vendor_id: UUID | None = None,
+    agency_id: UUID | None = None,
+    currency: Annotated[str | None, Query(max_length=3)] = None,
+    created_by: UUID | None = None,
+    submitted_by: UUID | None = None,
+    decided_by: UUID | None = None,
+    incurred_from: Annotated[DateText | None, Query()] = None,
+    incurred_before: Annotated[DateText | None, Query()] = None,
+    scheduled_from: Annotated[DateText | None, Query()] = None,
+    scheduled_before: Annotated[DateText | None, Query()] = None,
+    paid_from: Annotated[DateText | None, Query()] = None,
+    paid_before: Annotated[DateText | None, Query()] = None,
+) -> operations.ExpenseFilter:
+    return operations.ExpenseFilter(
+        states=None if state is None else tuple(state),
+        business_unit_id=business_unit_id,
+        event_id=event_id,
+        category_id=category_id,
+        vendor_id=vendor_id,
+        agency_id=agency_id,
+        currency=currency,
+        created_by=created_by,
+        submitted_by=submitted_by,
+        decided_by=decided_by,
+        incurred_from=incurred_from,
+        incurred_before=incurred_before,
+        scheduled_from=scheduled_from,
+        scheduled_before=scheduled_before,
+        paid_from=paid_from,
+        paid_before=paid_before,
+    )
+
+
+#: Which expenses a request is about, of those the caller reaches.
+Wanted = Annotated[operations.ExpenseFilter, Depends(_wanted)]
+
+
+@expenses.post("/expenses", status_code=201, responses=problem_statuses(401, 403, 409, 422, 503))
 @guard(Permission("finance.expenses.write", ScopeSource.BODY))
 async def add_expense(
     body: NewExpense, access: Access, work: Work, now: Now, once: Repeatable, response: Response
 ) -> ExpenseBody:
     """Put down an expense."""
-    new = operations.NewExpense(
-        description=body.description,
-        amount=Money.parse(body.amount, body.currency),
-        incurred_on=body.incurred_on,
-        business_unit_id=body.business_unit_id,
-        event_id=body.event_id,
-    )
+    written = body.model_dump(exclude={"amount", "currency"})
+    details = ExpenseDetails(amount=Money.parse(body.amount, body.currency), **written)
 
     async def add() -> ExpenseBody:
-        return _body(await operations.add(work, access, new, now=now))
+        return _body(await operations.add(work, access, details, now=now))
 
-    added = await once.answer(ExpenseBody, add, scope=new.scope)
+    added = await once.answer(ExpenseBody, add, scope=operations.scope_of(details))
     set_entity_tag(response, added.version)
     return added
 
 
 @expenses.get("/expenses", responses=problem_statuses(401, 403, 422, 503))
 @guard(Permission("finance.expenses.read", ScopeSource.FILTER))
-async def list_expenses(
-    access: Access,
-    work: Work,
-    asked: Paged,
-    business_unit_id: UUID | None = None,
-    event_id: UUID | None = None,
-    incurred_from: Annotated[DateText | None, Query()] = None,
-    incurred_before: Annotated[DateText | None, Query()] = None,
-) -> ExpensePage:
+async def list_expenses(access: Access, work: Work, asked: Paged, wanted: Wanted) -> ExpensePage:
     """The company's expenses within the caller's scopes, sorted by created or incurred_on; the newest first."""
-    wanted = operations.ExpenseFilter(
-        business_unit_id=business_unit_id,
-        event_id=event_id,
-        incurred_from=incurred_from,
-        incurred_before=incurred_before,
-    )
     page = await operations.page(work, access.company_id, access.scope_filter, asked, wanted)
     return ExpensePage(expenses=[_body(each) for each in page.rows], next=page.next)
 
@@ -99,9 +169,7 @@ async def list_expenses(
 @guard(Permission("finance.expenses.read", ScopeSource.OBJECT))
 async def read_expense(expense_id: UUID, access: Access, work: Work, response: Response) -> ExpenseBody:
     """One expense."""
-    expense = await operations.one(work, access, expense_id)
-    set_entity_tag(response, expense.version)
-    return _body(expense)
+    return _shown(await operations.one(work, access, expense_id), response)
 
 
 @expenses.get("/expenses/{expense_id}/history", responses=problem_statuses(401, 403, 404, 422, 503))
@@ -112,16 +180,85 @@ async def read_expense_history(expense_id: UUID, access: Access, work: Work, ask
     return await history(work, asked, access.company_id, expense.id)
 
 
+@expenses.patch("/expenses/{expense_id}", responses=problem_statuses(401, 403, 404, 409, 412, 422, 428, 503))
+@guard(Permission("finance.expenses.write", ScopeSource.OBJECT))
+async def edit_expense(
+    expense_id: UUID, body: ExpenseChanges, access: Access, work: Work, now: Now, expected: IfMatch, response: Response
+) -> ExpenseBody:
+    """Change what is written down of a draft, or of an expense that was rejected."""
+    changes = body.model_dump(exclude_unset=True)
+    return _shown(await operations.edit(work, access, expense_id, changes, expected=expected, now=now), response)
+
+
+async def _moving(
+    expense_id: UUID, access: Access, work: Work, now: Now, expected: IfMatch, response: Response
+) -> Callable[..., Awaitable[ExpenseBody]]:
+    async def move(name: str, **said: Any) -> ExpenseBody:
+        moved = await operations.move(work, access, expense_id, name, expected=expected, now=now, **said)
+        return _shown(moved, response)
+
+    return move
+
+
+#: Makes a move of the expense in the path, in the version the caller has seen, with what is said to it.
+Moving = Annotated[Callable[..., Awaitable[ExpenseBody]], Depends(_moving)]
+_MOVE_PROBLEMS: Final = problem_statuses(401, 403, 404, 409, 412, 422, 428, 503)
+
+
+@expenses.post("/expenses/{expense_id}/submit", responses=_MOVE_PROBLEMS)
+@guard(Permission("finance.expenses.write", ScopeSource.OBJECT))
+async def submit_expense(move: Moving) -> ExpenseBody:
+    """Ask for the decision about a draft, or again after it was rejected."""
+    return await move("submit")
+
+
+@expenses.post("/expenses/{expense_id}/approve", responses=_MOVE_PROBLEMS)
+@guard(Permission("finance.expenses.approve", ScopeSource.OBJECT))
+async def approve_expense(move: Moving) -> ExpenseBody:
+    """Agree to what somebody else submitted, within one's limit."""
+    return await move("approve")
+
+
+@expenses.post("/expenses/{expense_id}/reject", responses=_MOVE_PROBLEMS)
+@guard(Permission("finance.expenses.approve", ScopeSource.OBJECT))
+async def reject_expense(body: Why, move: Moving) -> ExpenseBody:
+    """Give back what somebody else submitted; it can be changed and submitted again."""
+    return await move("reject", reason=body.reason)
+
+
+# Who pays carries out what others decided, so it takes no right to decide.
+@expenses.post("/expenses/{expense_id}/schedule", responses=_MOVE_PROBLEMS)
+@guard(Permission("finance.expenses.write", ScopeSource.OBJECT))
+async def schedule_expense(body: PaymentDay, move: Moving) -> ExpenseBody:
+    """Set the day an approved expense is to be paid on, or another one."""
+    return await move("schedule", day=body.scheduled_for)
+
+
+@expenses.post("/expenses/{expense_id}/pay", responses=_MOVE_PROBLEMS)
+@guard(Permission("finance.expenses.write", ScopeSource.OBJECT))
+async def pay_expense(body: Payment, move: Moving) -> ExpenseBody:
+    """Put down that a scheduled expense was paid."""
+    return await move("pay", day=body.paid_on)
+
+
+@expenses.post("/expenses/{expense_id}/void", responses=_MOVE_PROBLEMS)
+@guard(Permission("finance.expenses.write", ScopeSource.OBJECT))
+async def void_expense(body: Why, move: Moving) -> ExpenseBody:
+    """Take back an expense that was not paid; it stays to be seen."""
+    return await move("void", reason=body.reason)
+
+
+def _shown(expense: Expense, response: Response) -> ExpenseBody:
+    set_entity_tag(response, expense.version)
+    return _body(expense)
+
+
 def _body(expense: Expense) -> ExpenseBody:
+    state = ExpenseState(expense.state)
+    own = ExpenseBody.model_fields.keys() - {"state", "moves", "amount"}
     return ExpenseBody(
-        id=expense.id,
-        description=expense.description,
-        amount=str(Money(expense.amount_minor, expense.currency)),
-        currency=expense.currency,
-        incurred_on=expense.incurred_on,
-        business_unit_id=expense.business_unit_id,
-        event_id=expense.event_id,
-        version=expense.version,
-        created_by=expense.created_by,
-        created_at=expense.created_at,
+        state=state,
+        moves=MOVES.allowed(state),
+        amount=str(expense.amount),
+        **{name: getattr(expense, name) for name in own},
     )

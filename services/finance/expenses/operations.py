@@ -1,19 +1,22 @@
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from datetime import date, datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import ColumnElement
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from access.scopes import ScopeFilter, ScopeValue
-from chassis.audit import record
+from chassis.audit import Snapshot, record, snapshot
 from chassis.paging import Listing, Page, PageRequest
+from chassis.preconditions import Expected
 from contracts.identifiers import CompanyId, new_id
 from contracts.money import Money
 from middleware.context import AccessContext
+from services.finance.approvals.rules import limit_needed
 from services.finance.expenses import rules
+from services.finance.expenses.rules import ExpenseDetails, ExpenseState, Progress, Step
 from services.finance.expenses.tables import Expense
 
 LISTING: Final = Listing(
@@ -24,61 +27,129 @@ LISTING: Final = Listing(
 )
 
 
-@dataclass(frozen=True)
-class NewExpense:
-    description: str
-    amount: Money
-    incurred_on: date
-    business_unit_id: UUID | None
-    event_id: UUID | None
-
-    @property
-    def scope(self) -> Mapping[str, ScopeValue]:
-        return {"business_unit": self.business_unit_id, "event": self.event_id}
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExpenseFilter:
     """Which expenses are asked for; None asks for all. Days are from the first up to, and without, the second."""
 
+    states: tuple[ExpenseState, ...] | None = None
     business_unit_id: UUID | None = None
     event_id: UUID | None = None
+    category_id: UUID | None = None
+    vendor_id: UUID | None = None
+    agency_id: UUID | None = None
+    currency: str | None = None
+    created_by: UUID | None = None
+    submitted_by: UUID | None = None
+    decided_by: UUID | None = None
     incurred_from: date | None = None
     incurred_before: date | None = None
+    scheduled_from: date | None = None
+    scheduled_before: date | None = None
+    paid_from: date | None = None
+    paid_before: date | None = None
 
     def conditions(self) -> list[ColumnElement[bool]]:
-        found: list[ColumnElement[bool]] = []
-        if self.business_unit_id is not None:
-            found.append(Expense.business_unit_id == self.business_unit_id)
-        if self.event_id is not None:
-            found.append(Expense.event_id == self.event_id)
-        if self.incurred_from is not None:
-            found.append(Expense.incurred_on >= self.incurred_from)
-        if self.incurred_before is not None:
-            found.append(Expense.incurred_on < self.incurred_before)
-        return found
+        asked = ((condition, getattr(self, name)) for name, condition in _CONDITIONS.items())
+        return [condition(value) for condition, value in asked if value is not None]
 
 
-async def add(work: AsyncSession, access: AccessContext, new: NewExpense, *, now: datetime) -> Expense:
-    """Put down an expense. Raises OutOfScopeError, AmountInvalidError or ExpenseDateRefusedError."""
-    access.require_scope(new.scope)
-    rules.check_expense(new.amount, new.incurred_on, now.date())
+_CONDITIONS: Final[Mapping[str, Callable[[Any], ColumnElement[bool]]]] = {
+    "states": Expense.state.in_,
+    "business_unit_id": Expense.business_unit_id.__eq__,
+    "event_id": Expense.event_id.__eq__,
+    "category_id": Expense.category_id.__eq__,
+    "vendor_id": Expense.vendor_id.__eq__,
+    "agency_id": Expense.agency_id.__eq__,
+    "currency": Expense.currency.__eq__,
+    "created_by": Expense.created_by.__eq__,
+    "submitted_by": Expense.submitted_by.__eq__,
+    "decided_by": Expense.decided_by.__eq__,
+    "incurred_from": Expense.incurred_on.__ge__,
+    "incurred_before": Expense.incurred_on.__lt__,
+    "scheduled_from": Expense.scheduled_for.__ge__,
+    "scheduled_before": Expense.scheduled_for.__lt__,
+    "paid_from": Expense.paid_on.__ge__,
+    "paid_before": Expense.paid_on.__lt__,
+}
+
+
+def scope_of(details: ExpenseDetails) -> Mapping[str, ScopeValue]:
+    """By what an expense is judged; of these a permission is bounded by the types its catalog row names."""
+    return {
+        "business_unit": details.business_unit_id,
+        "event": details.event_id,
+        "approval_limit": limit_needed(details.amount),
+    }
+
+
+async def add(work: AsyncSession, access: AccessContext, details: ExpenseDetails, *, now: datetime) -> Expense:
+    """Put down an expense. Raises OutOfScopeError and what `rules.check_expense` raises."""
+    access.require_scope(scope_of(details))
+    rules.check_expense(details, now.date())
     expense = Expense(
         id=new_id(),
         company_id=access.company_id,
-        business_unit_id=new.business_unit_id,
-        event_id=new.event_id,
-        description=new.description,
-        amount_minor=new.amount.amount_minor,
-        currency=new.amount.currency,
-        incurred_on=new.incurred_on,
+        state=ExpenseState.DRAFT.value,
         created_by=access.user_id,
         created_at=now,
-        version=1,
+        version=0,
+        **_values(details),
     )
     work.add(expense)
-    record(work, expense, "add", actor=access.user_id, now=now)
-    return expense
+    return _write(work, access, expense, "add", now=now)
+
+
+async def edit(
+    work: AsyncSession,
+    access: AccessContext,
+    expense_id: UUID,
+    changes: Mapping[str, Any],
+    *,
+    expected: Expected,
+    now: datetime,
+) -> Expense:
+    """Change what is written down of an expense; `changes` are fields of ExpenseDetails, the amount as two texts of
+    which either may be missing. What changes nothing leaves no trace.
+
+    Raises ExpenseUnknownError, OutOfScopeError for where it is and where it would go, VersionMismatchError,
+    ExpenseNotEditableError, CurrencyUnknownError and what `rules.check_expense` raises.
+    """
+    expense = await _locked(work, access, expense_id, expected)
+    before = details_of(expense)
+    details = _changed(before, changes)
+    access.require_scope(scope_of(details))
+    rules.check_editable(ExpenseState(expense.state))
+    rules.check_expense(details, now.date())
+    if details == before:
+        return expense
+    said = snapshot(expense)
+    for name, value in _values(details).items():
+        setattr(expense, name, value)
+    return _write(work, access, expense, "edit", now=now, before=said)
+
+
+async def move(
+    work: AsyncSession,
+    access: AccessContext,
+    expense_id: UUID,
+    name: str,
+    *,
+    expected: Expected,
+    now: datetime,
+    reason: str | None = None,
+    day: date | None = None,
+) -> Expense:
+    """Make one of `rules.MOVES`.
+
+    Raises ExpenseUnknownError, OutOfScopeError, VersionMismatchError and what `rules.moved` raises.
+    """
+    expense = await _locked(work, access, expense_id, expected)
+    step = Step(name=name, actor=access.user_id, at=now, reason=reason, day=day)
+    progress = rules.moved(_progress_of(expense), step, expense.created_by)
+    said = snapshot(expense)
+    for field in fields(progress):
+        setattr(expense, field.name, getattr(progress, field.name))
+    return _write(work, access, expense, name, now=now, before=said)
 
 
 async def page(
@@ -88,10 +159,50 @@ async def page(
     return await LISTING.page(work, asked, company_id=company_id, scope=scope, where=wanted.conditions())
 
 
-async def one(work: AsyncSession, access: AccessContext, expense_id: UUID) -> Expense:
+async def one(work: AsyncSession, access: AccessContext, expense_id: UUID, *, locked: bool = False) -> Expense:
     """Raises ExpenseUnknownError, for another company's too, or OutOfScopeError."""
-    found = await work.get(Expense, expense_id)
+    found = await work.get(Expense, expense_id, with_for_update=locked or None)
     if found is None or found.company_id != access.company_id:
         raise rules.ExpenseUnknownError
-    access.require_scope({"business_unit": found.business_unit_id, "event": found.event_id})
+    access.require_scope(scope_of(details_of(found)))
     return found
+
+
+def details_of(expense: Expense) -> ExpenseDetails:
+    return ExpenseDetails(**{field.name: getattr(expense, field.name) for field in fields(ExpenseDetails)})
+
+
+def _progress_of(expense: Expense) -> Progress:
+    said = {field.name: getattr(expense, field.name) for field in fields(Progress)}
+    return Progress(**{**said, "state": ExpenseState(expense.state)})
+
+
+def _values(details: ExpenseDetails) -> dict[str, Any]:
+    return {field.name: getattr(details, field.name) for field in fields(details)}
+
+
+def _changed(details: ExpenseDetails, changes: Mapping[str, Any]) -> ExpenseDetails:
+    others = {name: value for name, value in changes.items() if name not in {"amount", "currency"}}
+    amount = Money.parse(changes.get("amount", str(details.amount)), changes.get("currency", details.amount.currency))
+    return replace(details, amount=amount, **others)
+
+
+async def _locked(work: AsyncSession, access: AccessContext, expense_id: UUID, expected: Expected) -> Expense:
+    expense = await one(work, access, expense_id, locked=True)
+    expected.check(expense.version)
+    return expense
+
+
+def _write(
+    work: AsyncSession,
+    access: AccessContext,
+    expense: Expense,
+    action: str,
+    *,
+    now: datetime,
+    before: Snapshot | None = None,
+) -> Expense:
+    """What belongs to every write: a new version and an audit entry."""
+    expense.version += 1
+    record(work, expense, action, actor=access.user_id, now=now, before=before)
+    return expense
