@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 from sqlalchemy import Index, MetaData, delete, select
@@ -19,7 +19,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import DateTime
 
 from chassis.jobs import again_and_again
-from chassis.request import UnitsOfWork
+from chassis.request import UnitsOfWork, component
 from chassis.uploads import Upload
 from contracts.errors import DomainError, Kind
 from contracts.identifiers import CompanyId, new_id
@@ -33,6 +33,9 @@ from infra.postgres.row_security import isolate_by_company
 #: Longer than a file takes to come in. Who takes longer yet is told to send it again.
 UNCLAIMED_FOR: Final = timedelta(hours=1)
 _REMOVING_INTERVAL_SECONDS: Final = 600.0
+
+#: Where the service keeps its files, as its composition root has opened them.
+OwnFiles = Annotated[Files, component(Files)]
 
 
 class UploadExpiredError(DomainError):

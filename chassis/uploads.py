@@ -91,7 +91,9 @@ class Upload:
 
     def once(self, work: AsyncSession, sha256: str) -> Once:
         """The request as one that may be a repetition, once the whole of its body is known."""
-        return once(self.request, work, self.access, self.now, key=self.key, body=f"{self.media_type} {sha256}".encode())
+        return once(
+            self.request, work, self.access, self.now, key=self.key, body=f"{self.media_type} {sha256}".encode()
+        )
 
     async def _body(self) -> AsyncIterator[bytes]:
         try:
@@ -119,7 +121,7 @@ def uploaded(*media_types: str) -> Any:
     ) -> Upload:
         header = Message()
         header["content-type"] = request.headers.get("content-type", "")
-        declared = header.get_content_type()
+        declared = header["content-type"].partition(";")[0].strip().lower()
         if declared not in media_types or header.get_content_charset("utf-8") != "utf-8":
             raise HTTPException(
                 HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"send {' or '.join(media_types)}, and text as utf-8"

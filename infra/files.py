@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from obstore.exceptions import BaseError
-from obstore.store import ClientConfig, LocalStore, RetryConfig, S3Config, S3Store
+from obstore.store import LocalStore, S3Store
 
 from contracts.errors import DomainError, Kind
 from contracts.identifiers import CompanyId
@@ -25,7 +25,6 @@ from contracts.identifiers import CompanyId
 _PART_BYTES: Final = 5 * 1024 * 1024
 _PARTS_AT_ONCE: Final = 2
 _READ_BYTES: Final = 256 * 1024
-_CLIENT: Final[ClientConfig] = {"connect_timeout": "2 seconds", "timeout": "30 seconds"}
 
 
 class FilesUnavailableError(DomainError):
@@ -154,20 +153,24 @@ def open_files(url: str, account: S3Account | None = None) -> Files:
         raise FilesLocationError(f"{url!r} is neither file:///folder nor s3://bucket/prefix")
     if account is None:
         raise FilesLocationError("a bucket needs an access key, its secret and a region")
-    config: S3Config = {
-        "access_key_id": account.access_key_id,
-        "secret_access_key": account.secret_access_key,
-        "region": account.region,
-    }
-    client = _CLIENT
-    if account.endpoint_url is not None:
-        config["endpoint"] = account.endpoint_url
+    endpoint = account.endpoint_url or f"https://s3.{account.region}.amazonaws.com"
+    store = S3Store(
+        parts.netloc,
+        prefix=parts.path.strip("/") or None,
+        endpoint=endpoint,
+        region=account.region,
+        access_key_id=account.access_key_id,
+        secret_access_key=account.secret_access_key,
         # Only an endpoint that says so itself is spoken to without TLS.
-        client = {**_CLIENT, "allow_http": account.endpoint_url.startswith("http://")}
-    # A caller waits for an answer, so what does not come at once is refused.
-    retry: RetryConfig = {"max_retries": 2}
-    prefix = parts.path.strip("/") or None
-    return Files(S3Store(parts.netloc, prefix=prefix, config=config, client_options=client, retry_config=retry))
+        client_options={
+            "connect_timeout": "2 seconds",
+            "timeout": "30 seconds",
+            "allow_http": endpoint.startswith("http:"),
+        },
+        # A caller waits for the answer, so a store that does not answer soon is away.
+        retry_config={"max_retries": 2},
+    )
+    return Files(store)
 
 
 async def _proven(chunks: AsyncIterator[bytes], file: FileId, written: Written) -> AsyncIterator[bytes]:

@@ -56,8 +56,10 @@ def csv_rows(file: IO[bytes]) -> Iterator[tuple[int, list[str]]]:
     try:
         for row in reader:
             yield reader.line_num, [_read(cell) for cell in row]
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise CsvMalformedError(reader.line_num + 1, str(error)) from error
+    except csv.Error as error:
+        raise CsvMalformedError(reader.line_num, str(error)) from error
+    except UnicodeDecodeError as error:
+        raise CsvMalformedError(reader.line_num + 1, "this is not UTF-8") from error
     finally:
         # The file stays the caller's: a wrapper that is thrown away would close it.
         lines.detach()

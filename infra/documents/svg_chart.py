@@ -91,9 +91,7 @@ def _draw(root: ET.Element, panel: Panel, top: int) -> None:
             _label(item, bar.text, middle, f"{floor - tall - 4:.2f}", anchor="middle", size=9)
 
 
-def _label(
-    parent: ET.Element, text: str, x: int | str, y: int | str, *, anchor: str = "start", size: int = 12
-) -> None:
+def _label(parent: ET.Element, text: str, x: int | str, y: int | str, *, anchor: str = "start", size: int = 12) -> None:
     _text(parent, "text", text, x=str(x), y=str(y), **{"text-anchor": anchor, "font-size": str(size)})
 
 

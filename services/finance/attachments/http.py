@@ -1,5 +1,5 @@
 from datetime import datetime
-from typing import Final
+from typing import Annotated, Final
 from uuid import UUID
 
 from fastapi import Response
@@ -7,21 +7,22 @@ from fastapi.responses import StreamingResponse
 
 from chassis.audit import HistoryPage, history
 from chassis.downloads import download
-from chassis.kept_files import keep
+from chassis.kept_files import OwnFiles, keep
 from chassis.paging import Paged
 from chassis.preconditions import IfMatch, set_entity_tag
-from chassis.request import Access, Now, UnitsOfWork, Work, component
+from chassis.request import Access, Now, UnitsOfWork, Work
 from chassis.routing import ResponseModel, problem_statuses, router, takes_bytes
 from chassis.uploads import MEBIBYTE, FileName, Upload, upload_body, uploaded
-from infra.files import Files, Written
+from infra.files import Written
 from middleware.guards import Permission, ScopeSource, guard
 from services.finance.attachments import operations, rules
-from services.finance.attachments.tables import Attachment
 from services.finance.manifest import MANIFEST
 
 attachments = router(prefix=MANIFEST.route_group, tag="attachments")
 
 _BYTES: Final = {"content": {media_type: {} for media_type in rules.MEDIA_TYPES}, "description": "The file"}
+
+AttachedFile = Annotated[Upload, uploaded(*rules.MEDIA_TYPES)]
 
 
 class AttachmentBody(ResponseModel):
@@ -57,9 +58,9 @@ async def add_attachment(
     access: Access,
     begin: UnitsOfWork,
     now: Now,
+    upload: AttachedFile,
+    files: OwnFiles,
     response: Response,
-    upload: Upload = uploaded(*rules.MEDIA_TYPES),
-    files: Files = component(Files),
 ) -> AttachmentBody:
     """Attach a file to an expense: the request's body, under the name in the query."""
     async with begin() as work:
@@ -93,9 +94,7 @@ async def list_attachments(expense_id: UUID, access: Access, work: Work, asked: 
     responses={**problem_statuses(401, 403, 404, 422, 503), 200: _BYTES},
 )
 @guard(Permission("finance.expenses.read", ScopeSource.OBJECT))
-async def read_attachment(
-    attachment_id: UUID, access: Access, work: Work, files: Files = component(Files)
-) -> StreamingResponse:
+async def read_attachment(attachment_id: UUID, access: Access, work: Work, files: OwnFiles) -> StreamingResponse:
     """The file itself, to be saved."""
     attachment = await operations.one(work, access, attachment_id)
     written = Written(attachment.size_bytes, attachment.sha256)

@@ -69,9 +69,7 @@ async def page(work: AsyncSession, access: AccessContext, expense_id: UUID, aske
     return await LISTING.page(work, asked, company_id=access.company_id, scope=None, where=where)
 
 
-async def one(
-    work: AsyncSession, access: AccessContext, attachment_id: UUID, *, removed: bool = False
-) -> Attachment:
+async def one(work: AsyncSession, access: AccessContext, attachment_id: UUID, *, removed: bool = False) -> Attachment:
     """One that is there or, where it is asked for, was `removed`.
 
     Raises AttachmentUnknownError, for another company's too, or OutOfScopeError.

@@ -35,9 +35,7 @@ def upgrade() -> None:
         sa.CheckConstraint("sha256 ~ '^[0-9a-f]{64}$'", name="attachments_sha256_is_a_digest"),
         sa.CheckConstraint("version >= 1", name="attachments_version_is_positive"),
     )
-    op.create_index(
-        "attachments_company_id_expense_id_id_index", "attachments", ["company_id", "expense_id", "id"]
-    )
+    op.create_index("attachments_company_id_expense_id_id_index", "attachments", ["company_id", "expense_id", "id"])
     isolate_by_company(op, "attachments")
 
 
