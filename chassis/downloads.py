@@ -1,10 +1,10 @@
 """How a file is given out: under the name its owner gave it, and so that no browser runs what is in it."""
 
 from collections.abc import AsyncIterator
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote
 
-from starlette.responses import StreamingResponse
+from starlette.responses import Response, StreamingResponse
 
 #: It is what it is declared as, and whatever it holds is neither run nor given the rights of this address.
 _HARMLESS: Final = {
@@ -26,18 +26,24 @@ def download(
     return StreamingResponse(chunks, media_type=media_type, headers=headers)
 
 
-def picture(content: bytes, *, file_name: str, media_type: str) -> StreamingResponse:
-    """An answer that a page may show in place."""
+def saved(content: bytes, *, file_name: str, media_type: str) -> Response:
+    """As `download`, of what is small and made at once."""
+    return _whole("attachment", content, file_name, media_type)
 
-    async def whole() -> AsyncIterator[bytes]:
-        yield content
 
-    headers = {
-        **_HARMLESS,
-        "Content-Disposition": disposition("inline", file_name),
-        "Content-Length": str(len(content)),
-    }
-    return StreamingResponse(whole(), media_type=media_type, headers=headers)
+def shown(content: bytes, *, file_name: str, media_type: str) -> Response:
+    """An answer that a page may show in place: a picture we have drawn ourselves, never what somebody sent."""
+    return _whole("inline", content, file_name, media_type)
+
+
+def file_answer(*media_types: str) -> dict[str, Any]:
+    """What OpenAPI is told of an answer that is a file of one of these."""
+    return {"description": "The file", "content": {media_type: {} for media_type in media_types}}
+
+
+def _whole(kind: str, content: bytes, file_name: str, media_type: str) -> Response:
+    headers = {**_HARMLESS, "Content-Disposition": disposition(kind, file_name)}
+    return Response(content, media_type=media_type, headers=headers)
 
 
 def disposition(kind: str, file_name: str) -> str:

@@ -66,7 +66,8 @@ def bar_chart(title: str, description: str, panels: Sequence[Panel]) -> bytes:
         _label(root, description, _MARGIN, _TITLE_HEIGHT + _HEADING_HEIGHT)
     for place, panel in enumerate(panels):
         _draw(root, panel, _TITLE_HEIGHT + place * _PANEL_HEIGHT)
-    return b'<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="utf-8")
+    drawn: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    return drawn
 
 
 def _draw(root: ET.Element, panel: Panel, top: int) -> None:

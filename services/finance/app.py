@@ -11,6 +11,7 @@ from infra.clock import Clock
 from infra.files import Files, open_files
 from infra.postgres.database import Database
 from services.finance.attachments.http import attachments
+from services.finance.dashboards.http import dashboards
 from services.finance.expenses.http import expenses
 from services.finance.manifest import MANIFEST
 from services.finance.settings import FinanceSettings
@@ -23,7 +24,7 @@ def _compose(settings: FinanceSettings, _database: Database, _clock: Clock) -> M
 service = Service(
     manifest=MANIFEST,
     settings=FinanceSettings,
-    routers=(expenses, attachments),
+    routers=(expenses, attachments, dashboards),
     compose=_compose,
     migrations=Path(__file__).parent / "migrations",
     jobs=(forget_idempotency_keys, remove_unclaimed_files),

@@ -1,12 +1,12 @@
 from datetime import datetime
-from typing import Annotated, Final
+from typing import Annotated
 from uuid import UUID
 
 from fastapi import Response
 from fastapi.responses import StreamingResponse
 
 from chassis.audit import HistoryPage, history
-from chassis.downloads import download
+from chassis.downloads import download, file_answer
 from chassis.kept_files import OwnFiles, keep
 from chassis.paging import Paged
 from chassis.preconditions import IfMatch, set_entity_tag
@@ -20,7 +20,6 @@ from services.finance.manifest import MANIFEST
 
 attachments = router(prefix=MANIFEST.route_group, tag="attachments")
 
-_BYTES: Final = {"content": {media_type: {} for media_type in rules.MEDIA_TYPES}, "description": "The file"}
 
 AttachedFile = Annotated[Upload, uploaded(*rules.MEDIA_TYPES)]
 
@@ -91,7 +90,7 @@ async def list_attachments(expense_id: UUID, access: Access, work: Work, asked: 
 @attachments.get(
     "/attachments/{attachment_id}",
     response_class=StreamingResponse,
-    responses={**problem_statuses(401, 403, 404, 422, 503), 200: _BYTES},
+    responses={**problem_statuses(401, 403, 404, 422, 503), 200: file_answer(*rules.MEDIA_TYPES)},
 )
 @guard(Permission("finance.expenses.read", ScopeSource.OBJECT))
 async def read_attachment(attachment_id: UUID, access: Access, work: Work, files: OwnFiles) -> StreamingResponse:
