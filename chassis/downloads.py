@@ -16,14 +16,25 @@ _ASCII_FIRST: Final = 0x20
 _ASCII_LAST: Final = 0x7E
 
 
-def download(
+async def download(
     chunks: AsyncIterator[bytes], *, file_name: str, media_type: str, size_bytes: int | None = None
 ) -> StreamingResponse:
-    """An answer that is saved, not shown. What fails on the way breaks the connection: half a file is none."""
+    """An answer that is saved, not shown, and given out as it comes.
+
+    What fails before the first piece is raised here and answered as any refusal. What fails later breaks the
+    connection: half a file is none.
+    """
     headers = {**_HARMLESS, "Content-Disposition": disposition("attachment", file_name)}
     if size_bytes is not None:
         headers["Content-Length"] = str(size_bytes)
-    return StreamingResponse(chunks, media_type=media_type, headers=headers)
+    first = await anext(chunks, b"")
+
+    async def whole() -> AsyncIterator[bytes]:
+        yield first
+        async for chunk in chunks:
+            yield chunk
+
+    return StreamingResponse(whole(), media_type=media_type, headers=headers)
 
 
 def saved(content: bytes, *, file_name: str, media_type: str) -> Response:

@@ -23,6 +23,7 @@ from chassis.request import UnitsOfWork, component
 from chassis.uploads import Upload
 from contracts.errors import DomainError, Kind
 from contracts.identifiers import CompanyId, new_id
+from contracts.problems import ProblemCode
 from infra.clock import Clock
 from infra.files import FileId, Files, Written
 from infra.postgres.companies import every_company, note_companies_of
@@ -42,7 +43,7 @@ class UploadExpiredError(DomainError):
     """It came in so slowly that its bytes were taken for left behind."""
 
     kind = Kind.UNAVAILABLE
-    code = "upload_expired"
+    code = ProblemCode.UPLOAD_EXPIRED.value
     title = "The upload took too long"
 
 

@@ -24,6 +24,7 @@ from starlette.requests import ClientDisconnect
 from chassis.idempotency import Once, check_key, once
 from chassis.request import Access, Now
 from contracts.errors import DomainError, Kind
+from contracts.problems import ProblemCode
 from middleware.context import AccessContext
 
 MEBIBYTE: Final = 1024 * 1024
@@ -43,7 +44,7 @@ _NOT_TEXT: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 class NotWhatItSaysError(DomainError):
     kind = Kind.INVALID
-    code = "file_not_what_it_says"
+    code = ProblemCode.FILE_NOT_WHAT_IT_SAYS.value
     title = "The file is not what its Content-Type says"
     pointer = "header content-type"
 

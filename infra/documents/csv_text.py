@@ -8,7 +8,7 @@ is the same. Numbers are no text, and stay what they are.
 import csv
 import io
 import re
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import date
 from decimal import Decimal
 from typing import IO, Final
@@ -24,11 +24,11 @@ _FORMULA_BEHIND_APOSTROPHE: Final = re.compile(r"'+[=+\-@\t\r]")
 
 
 class CsvMalformedError(ValueError):
-    """What came is no CSV from `line` on, counted from 1."""
+    """What came is no CSV from `row` on."""
 
-    def __init__(self, line: int, why: str) -> None:
-        super().__init__(f"line {line}: {why}")
-        self.line = line
+    def __init__(self, row: int, why: str) -> None:
+        super().__init__(f"row {row}: {why}")
+        self.row = row
         self.why = why
 
 
@@ -47,37 +47,32 @@ async def csv_bytes(header: Sequence[str], rows: AsyncIterator[Sequence[Cell]]) 
 
 
 def csv_rows(file: IO[bytes]) -> Iterator[tuple[int, list[str]]]:
-    """Each row with the number of the line it ends on, the header first. Raises CsvMalformedError.
+    """Each row with its number as a spreadsheet counts: the header is 1. Raises CsvMalformedError.
 
     Without the mark some programs put before UTF-8.
     """
     lines = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-    reader = csv.reader(lines, strict=True)
+    number = 0
     try:
-        for row in reader:
-            yield reader.line_num, [_read(cell) for cell in row]
+        for number, row in enumerate(csv.reader(lines, strict=True), 1):
+            yield number, [_read(cell) for cell in row]
     except csv.Error as error:
-        raise CsvMalformedError(reader.line_num, str(error)) from error
+        raise CsvMalformedError(number + 1, str(error)) from error
     except UnicodeDecodeError as error:
-        raise CsvMalformedError(reader.line_num + 1, "this is not UTF-8") from error
+        raise CsvMalformedError(number + 1, "this is not UTF-8") from error
     finally:
         # The file stays the caller's: a wrapper that is thrown away would close it.
         lines.detach()
 
 
-def written_line(cells: Iterable[Cell]) -> str:
-    """One row, with its end."""
-    text = io.StringIO()
-    csv.writer(text).writerow([_written(cell) for cell in cells])
-    return text.getvalue()
-
-
-def _written(cell: Cell) -> str | int | Decimal:
+def _written(cell: Cell) -> str | int:
     if cell is None:
         return ""
-    if isinstance(cell, int | Decimal):
+    if isinstance(cell, int):
         return cell
-    text = str(cell)
+    if isinstance(cell, Decimal):
+        return f"{cell:f}"
+    text = cell.isoformat() if isinstance(cell, date) else str(cell)
     return f"'{text}" if _FORMULA.match(text) else text
 
 

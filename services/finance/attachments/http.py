@@ -97,7 +97,7 @@ async def read_attachment(attachment_id: UUID, access: Access, work: Work, files
     """The file itself, to be saved."""
     attachment = await operations.one(work, access, attachment_id)
     written = Written(attachment.size_bytes, attachment.sha256)
-    answer = download(
+    answer = await download(
         await files.read(operations.file_of(attachment), written),
         file_name=attachment.file_name,
         media_type=attachment.media_type,

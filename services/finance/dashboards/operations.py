@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.types import Date
 
 from access.scopes import ScopeFilter
-from chassis.paging import within
+from chassis.paging import Listing
 from contracts.identifiers import CompanyId
 from contracts.money import Money
 from services.finance.dashboards import rules
@@ -26,7 +26,12 @@ class Party(StrEnum):
 
 
 _PARTY_OF: Final[Mapping[Party, Any]] = {Party.VENDOR: Expense.vendor_id, Party.AGENCY: Expense.agency_id}
-_SCOPES: Final = {"business_unit": Expense.business_unit_id, "event": Expense.event_id}
+_EXPENSES: Final = Listing(
+    Expense,
+    sorts={"created": Expense.id},
+    default="-created",
+    scopes={"business_unit": Expense.business_unit_id, "event": Expense.event_id},
+)
 #: Spent is what was agreed to; it is owed until it is paid.
 _SPENT: Final = (ExpenseState.APPROVED, ExpenseState.SCHEDULED, ExpenseState.PAID)
 _OWED: Final = (ExpenseState.APPROVED, ExpenseState.SCHEDULED)
@@ -55,7 +60,7 @@ async def dashboard(
     Raises PeriodRefusedError.
     """
     period = rules.months(first, before, today)
-    bounds = [Expense.company_id == company_id, *within(scope, _SCOPES)]
+    bounds = _EXPENSES.within(company_id, scope)
     spent = await _spent(work, _PARTY_OF[party], period, bounds)
     owed = await _owed(work, _PARTY_OF[party], today, bounds)
     return Dashboard(party, period, today, rules.by_currency(spent, owed, period))

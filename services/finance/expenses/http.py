@@ -4,15 +4,21 @@ from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import Depends, Query, Response
+from fastapi.responses import StreamingResponse
 from pydantic import Field
 
 from chassis.audit import HistoryPage, history
+from chassis.downloads import download, file_answer
 from chassis.idempotency import Repeatable
+from chassis.imports import ImportBody, incoming
 from chassis.paging import Paged
 from chassis.preconditions import IfMatch, set_entity_tag
-from chassis.request import Access, Now, Work
-from chassis.routing import DateText, IdText, RequestModel, ResponseModel, problem_statuses, router
+from chassis.request import Access, Now, UnitsOfWork, Work
+from chassis.routing import DateText, IdText, RequestModel, ResponseModel, problem_statuses, router, takes_bytes
+from chassis.uploads import CSV, MEBIBYTE, Upload, upload_body, uploaded
 from contracts.money import Money
+from infra.documents import csv_text
+from infra.documents.csv_text import Cell, csv_bytes
 from middleware.guards import Permission, ScopeSource, guard
 from services.finance.expenses import operations
 from services.finance.expenses.rules import MOVES, ExpenseDetails, ExpenseState
@@ -20,6 +26,26 @@ from services.finance.expenses.tables import Expense
 from services.finance.manifest import MANIFEST
 
 expenses = router(prefix=MANIFEST.route_group, tag="expenses")
+
+_TABLE_MEGABYTES_MAX: Final = 25
+CsvFile = Annotated[Upload, uploaded(CSV)]
+#: The columns of an exported table. Those a table is imported with are the fields of NewExpense.
+_EXPORTED: Final = (
+    "id",
+    "state",
+    "incurred_on",
+    "description",
+    "amount",
+    "currency",
+    "business_unit_id",
+    "event_id",
+    "category_id",
+    "vendor_id",
+    "agency_id",
+    "scheduled_for",
+    "paid_on",
+    "created_at",
+)
 
 Words = Annotated[str, Field(min_length=1, max_length=500)]
 AmountText = Annotated[str, Field(max_length=40)]
@@ -146,8 +172,7 @@ async def add_expense(
     body: NewExpense, access: Access, work: Work, now: Now, once: Repeatable, response: Response
 ) -> ExpenseBody:
     """Put down an expense."""
-    written = body.model_dump(exclude={"amount", "currency"})
-    details = ExpenseDetails(amount=Money.parse(body.amount, body.currency), **written)
+    details = _details(body)
 
     async def add() -> ExpenseBody:
         return _body(await operations.add(work, access, details, now=now))
@@ -163,6 +188,48 @@ async def list_expenses(access: Access, work: Work, asked: Paged, wanted: Wanted
     """The company's expenses within the caller's scopes, sorted by created or incurred_on; the newest first."""
     page = await operations.page(work, access.company_id, access.scope_filter, asked, wanted)
     return ExpensePage(expenses=[_body(each) for each in page.rows], next=page.next)
+
+
+# Before the routes of one expense, whose path would take the word for an id.
+@expenses.get(
+    "/expenses/export",
+    response_class=StreamingResponse,
+    responses={**problem_statuses(401, 403, 422, 503), 200: file_answer(CSV)},
+)
+@guard(Permission("finance.expenses.read", ScopeSource.FILTER))
+async def export_expenses(access: Access, begin: UnitsOfWork, wanted: Wanted) -> StreamingResponse:
+    """All of the company's expenses within the caller's scopes as CSV, the newest first."""
+    found = operations.every(begin, access.company_id, access.scope_filter, wanted)
+    table = csv_bytes(_EXPORTED, (_cells(each) async for each in found))
+    return await download(table, file_name="expenses.csv", media_type=csv_text.MEDIA_TYPE)
+
+
+@expenses.post(
+    "/expenses/import",
+    responses=problem_statuses(401, 403, 413, 415, 422, 503),
+    openapi_extra=upload_body(CSV),
+)
+@guard(Permission("finance.expenses.write", ScopeSource.BODY))
+@takes_bytes(_TABLE_MEGABYTES_MAX * MEBIBYTE)
+async def import_expenses(
+    access: Access, begin: UnitsOfWork, now: Now, upload: CsvFile, *, dry_run: bool = False
+) -> ImportBody:
+    """Put down the expenses of a CSV as drafts: all of them, or none and what is wrong with which row.
+
+    Its columns are the fields of an expense that is put down alone. A dry run says the same and puts down nothing.
+    """
+    async with incoming(upload, NewExpense, _details) as table:
+        rows, first_rows = await operations.check_table(access, table, now=now)
+        async with begin() as work:
+
+            async def take_in() -> ImportBody:
+                await operations.hold_table(work, access, first_rows)
+                if not dry_run:
+                    await operations.add_table(work, access, table, now=now)
+                return ImportBody(rows=rows, imported=0 if dry_run else rows)
+
+            # Row by row its scopes were judged above, whether or not it is a repetition.
+            return await upload.once(work, table.sha256).answer(ImportBody, take_in, scope=None)
 
 
 @expenses.get("/expenses/{expense_id}", responses=problem_statuses(401, 403, 404, 422, 503))
@@ -246,6 +313,16 @@ async def pay_expense(body: Payment, move: Moving) -> ExpenseBody:
 async def void_expense(body: Why, move: Moving) -> ExpenseBody:
     """Take back an expense that was not paid; it stays to be seen."""
     return await move("void", reason=body.reason)
+
+
+def _details(body: NewExpense) -> ExpenseDetails:
+    written = body.model_dump(exclude={"amount", "currency"})
+    return ExpenseDetails(amount=Money.parse(body.amount, body.currency), **written)
+
+
+def _cells(expense: Expense) -> list[Cell]:
+    """An amount is a number to whoever reads the table; all else that is text is written so that it runs nothing."""
+    return [expense.amount.major if name == "amount" else getattr(expense, name) for name in _EXPORTED]
 
 
 def _shown(expense: Expense, response: Response) -> ExpenseBody:

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import date, datetime
 from typing import Any, Final
@@ -9,10 +9,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from access.scopes import ScopeFilter, ScopeValue
 from chassis.audit import Snapshot, record, snapshot
+from chassis.imports import FAULTS_MAX, RowsRefusedError, Table, row_fault
 from chassis.paging import Listing, Page, PageRequest
 from chassis.preconditions import Expected
+from chassis.request import UnitsOfWork
+from contracts.errors import DomainError
 from contracts.identifiers import CompanyId, new_id
 from contracts.money import Money
+from contracts.problems import FieldFault
 from middleware.context import AccessContext
 from services.finance.approvals.rules import limit_needed
 from services.finance.expenses import rules
@@ -25,6 +29,9 @@ LISTING: Final = Listing(
     default="-created",
     scopes={"business_unit": Expense.business_unit_id, "event": Expense.event_id},
 )
+
+
+_ROWS_AT_ONCE: Final = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,21 +89,23 @@ def scope_of(details: ExpenseDetails) -> Mapping[str, ScopeValue]:
     }
 
 
+class FirstRows:
+    """Of the rows of a table, the first with each category and event, and the first of each month."""
+
+    def __init__(self) -> None:
+        self.by_reference: dict[tuple[UUID | None, UUID | None], tuple[int, ExpenseDetails]] = {}
+        self.by_month: dict[date, int] = {}
+
+    def note(self, number: int, details: ExpenseDetails) -> None:
+        self.by_reference.setdefault((details.category_id, details.event_id), (number, details))
+        self.by_month.setdefault(month_of(details.incurred_on), number)
+
+
 async def add(work: AsyncSession, access: AccessContext, details: ExpenseDetails, *, now: datetime) -> Expense:
     """Put down an expense. Raises OutOfScopeError and what `rules.check_expense` raises."""
     access.require_scope(scope_of(details))
     rules.check_expense(details, now.date())
-    expense = Expense(
-        id=new_id(),
-        company_id=access.company_id,
-        state=ExpenseState.DRAFT.value,
-        created_by=access.user_id,
-        created_at=now,
-        version=0,
-        **_values(details),
-    )
-    work.add(expense)
-    return _write(work, access, expense, "add", now=now)
+    return _draft(work, access, details, now=now)
 
 
 async def edit(
@@ -159,6 +168,67 @@ async def page(
     return await LISTING.page(work, asked, company_id=company_id, scope=scope, where=wanted.conditions())
 
 
+def every(
+    begin: UnitsOfWork, company_id: CompanyId, scope: ScopeFilter, wanted: ExpenseFilter
+) -> AsyncIterator[Expense]:
+    """All of the company's expenses in scope, the newest first, a page in memory at a time."""
+    return LISTING.walk(begin, company_id=company_id, scope=scope, where=wanted.conditions())
+
+
+async def check_table(
+    access: AccessContext, table: Table[Any, ExpenseDetails], *, now: datetime
+) -> tuple[int, FirstRows]:
+    """How many rows a table has, and which are the first to refer to something; the database is not asked yet.
+
+    Raises OutOfScopeError, which names the row, and RowsRefusedError for what `rules.check_expense` refuses.
+    """
+    first_rows = FirstRows()
+
+    def judge(number: int, details: ExpenseDetails) -> None:
+        try:
+            access.require_scope(scope_of(details))
+        except DomainError as error:
+            error.detail = f"Row {number}: {error.detail}"
+            raise
+        rules.check_expense(details, now.date())
+        first_rows.note(number, details)
+
+    return await table.check(judge), first_rows
+
+
+async def hold_table(work: AsyncSession, access: AccessContext, first_rows: FirstRows) -> None:
+    """Have what the rows of a table refer to, and their months, stay as they are until the transaction ends.
+
+    Each is asked for once. Raises RowsRefusedError, which names the first row of each that is refused.
+    """
+    faults: list[FieldFault] = []
+    for number, details in first_rows.by_reference.values():
+        try:
+            await _hold_references(work, access, details)
+        except DomainError as error:
+            faults.append(row_fault(number, error))
+    for month, number in sorted(first_rows.by_month.items()):
+        try:
+            await hold_open(work, access.company_id, month)
+        except DomainError as error:
+            faults.append(row_fault(number, error, column="incurred_on"))
+    if faults:
+        raise RowsRefusedError(faults[:FAULTS_MAX])
+
+
+async def add_table(
+    work: AsyncSession, access: AccessContext, table: Table[Any, ExpenseDetails], *, now: datetime
+) -> None:
+    """Put down every row of a table that was checked and is held."""
+    unwritten = 0
+    async for details in table.rows():
+        _draft(work, access, details, now=now)
+        unwritten += 1
+        if unwritten == _ROWS_AT_ONCE:
+            await work.flush()
+            unwritten = 0
+
+
 async def one(work: AsyncSession, access: AccessContext, expense_id: UUID, *, locked: bool = False) -> Expense:
     """Raises ExpenseUnknownError, for another company's too, or OutOfScopeError."""
     found = await work.get(Expense, expense_id, with_for_update=locked or None)
@@ -170,6 +240,20 @@ async def one(work: AsyncSession, access: AccessContext, expense_id: UUID, *, lo
 
 def details_of(expense: Expense) -> ExpenseDetails:
     return ExpenseDetails(**{field.name: getattr(expense, field.name) for field in fields(ExpenseDetails)})
+
+
+def _draft(work: AsyncSession, access: AccessContext, details: ExpenseDetails, *, now: datetime) -> Expense:
+    expense = Expense(
+        id=new_id(),
+        company_id=access.company_id,
+        state=ExpenseState.DRAFT.value,
+        created_by=access.user_id,
+        created_at=now,
+        version=0,
+        **_values(details),
+    )
+    work.add(expense)
+    return _write(work, access, expense, "add", now=now)
 
 
 def _progress_of(expense: Expense) -> Progress:
