@@ -13,9 +13,10 @@ from infra.documents import pdf_table, svg_chart
 from infra.documents.pdf_table import Column, table_document
 from infra.documents.svg_chart import Bar, Panel, bar_chart
 from middleware.guards import Permission, ScopeSource, guard
+from services.finance.bills.rules import Age
 from services.finance.dashboards import operations
 from services.finance.dashboards.operations import Dashboard, Party
-from services.finance.dashboards.rules import Age, Line
+from services.finance.dashboards.rules import Line
 from services.finance.manifest import MANIFEST
 
 dashboards = router(prefix=MANIFEST.route_group, tag="dashboards")
@@ -170,7 +171,9 @@ def _picture(found: Dashboard) -> Response:
     for each in found.currencies:
         months = [f"{month:%Y-%m}" for month in found.months.each()]
         panels.append(Panel(f"Spent by month, {each.currency}", _bars(months, each.sum.spent)))
-        panels.append(Panel(f"Owed by days it has been due, {each.currency}", _bars(list(Age), each.sum.owed)))
+        panels.append(
+            Panel(f"Owed by days it has been due, {each.currency}", _bars([_words(age) for age in Age], each.sum.owed))
+        )
     title, note = _said(found)
     return shown(bar_chart(title, note, panels), file_name=f"{found.party}s.svg", media_type=svg_chart.MEDIA_TYPE)
 
@@ -182,7 +185,11 @@ def _bars(labels: Sequence[str], amounts: Sequence[Money]) -> list[Bar]:
 
 
 def _document(found: Dashboard, now: datetime) -> Response:
-    columns = [Column(found.party.capitalize(), 5), Column(""), *(Column(name, 2, "R") for name in ("Spent", *Age))]
+    columns = [
+        Column(found.party.capitalize(), 5),
+        Column(""),
+        *(Column(name, 2, "R") for name in ("Spent", *map(_words, Age))),
+    ]
     rows = [
         [name, each.currency, str(line.spent_total), *(str(amount) for amount in line.owed)]
         for each in found.currencies
@@ -191,6 +198,10 @@ def _document(found: Dashboard, now: datetime) -> Response:
     title, note = _said(found)
     content = table_document(title, note, columns, rows, made_at=now)
     return saved(content, file_name=f"{found.party}s.pdf", media_type=pdf_table.MEDIA_TYPE)
+
+
+def _words(age: Age) -> str:
+    return age.removeprefix("days_").replace("_", " ")
 
 
 def _name(line: Line) -> str:

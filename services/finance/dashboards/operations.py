@@ -1,10 +1,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, case, cast, func, literal, select
+from sqlalchemy import ColumnElement, cast, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.types import Date
 
@@ -13,7 +13,7 @@ from chassis.paging import Listing
 from contracts.identifiers import CompanyId
 from contracts.money import Money
 from services.finance.dashboards import rules
-from services.finance.dashboards.rules import Age, Months, OfCurrency, Owed, Spent
+from services.finance.dashboards.rules import Months, OfCurrency, Owed, Spent
 from services.finance.expenses.rules import ExpenseState
 from services.finance.expenses.tables import Expense
 
@@ -62,8 +62,8 @@ async def dashboard(
     period = rules.months(first, before, today)
     bounds = _EXPENSES.within(company_id, scope)
     spent = await _spent(work, _PARTY_OF[party], period, bounds)
-    owed = await _owed(work, _PARTY_OF[party], today, bounds)
-    return Dashboard(party, period, today, rules.by_currency(spent, owed, period))
+    owed = await _owed(work, _PARTY_OF[party], bounds)
+    return Dashboard(party, period, today, rules.by_currency(spent, owed, period, today))
 
 
 async def _spent(work: AsyncSession, party: Any, period: Months, bounds: Sequence[ColumnElement[bool]]) -> list[Spent]:
@@ -78,11 +78,11 @@ async def _spent(work: AsyncSession, party: Any, period: Months, bounds: Sequenc
     return [Spent(party_id, day, Money(int(amount), currency)) for party_id, day, currency, amount in found]
 
 
-async def _owed(work: AsyncSession, party: Any, today: date, bounds: Sequence[ColumnElement[bool]]) -> list[Owed]:
-    #: It is due on the day it is to be paid; as long as there is none, since it was incurred.
-    due = func.coalesce(Expense.scheduled_for, Expense.incurred_on)
-    ages = [(due >= today - timedelta(days=days_max), literal(age.value)) for age, days_max in rules.DAYS_MAX]
-    age = case(*ages, else_=literal(Age.OVER_90.value)).label("age")
-    sums = select(party, age, Expense.currency, func.sum(Expense.amount_minor)).where(*bounds, Expense.state.in_(_OWED))
-    found = await work.execute(sums.group_by(party, age, Expense.currency))
-    return [Owed(party_id, Age(old), Money(int(amount), currency)) for party_id, old, currency, amount in found]
+async def _owed(work: AsyncSession, party: Any, bounds: Sequence[ColumnElement[bool]]) -> list[Owed]:
+    # It is due on the day it is to be paid; as long as there is none, since it was incurred.
+    due_on = func.coalesce(Expense.scheduled_for, Expense.incurred_on)
+    sums = select(party, due_on, Expense.currency, func.sum(Expense.amount_minor)).where(
+        *bounds, Expense.state.in_(_OWED)
+    )
+    found = await work.execute(sums.group_by(party, due_on, Expense.currency))
+    return [Owed(party_id, due, Money(int(amount), currency)) for party_id, due, currency, amount in found]

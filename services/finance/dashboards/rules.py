@@ -1,34 +1,21 @@
-"""How expenses are added up by whom they go to, and how long what is owed has been due."""
+"""How expenses are added up by whom they go to; what is owed of them is as old as a bill would be."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
 from contracts.errors import DomainError, Kind
 from contracts.money import Money, total
+from services.finance.bills.rules import Age, age_of
+from services.finance.periods.rules import month_of
 
 MONTHS_MAX: Final = 36
 MONTHS_DEFAULT: Final = 12
 #: Per currency. The others are one line, so that totals still are the sums of their lines.
 LINES_MAX: Final = 50
 _MONTHS_OF_A_YEAR: Final = 12
-
-
-class Age(StrEnum):
-    """For how many days what is owed has been due."""
-
-    NOT_DUE = "not_due"
-    TO_30 = "1-30"
-    TO_60 = "31-60"
-    TO_90 = "61-90"
-    OVER_90 = "over_90"
-
-
-#: The most days of each age, the youngest first; of the last there are no most.
-DAYS_MAX: Final = ((Age.NOT_DUE, 0), (Age.TO_30, 30), (Age.TO_60, 60), (Age.TO_90, 90))
 
 
 class PeriodRefusedError(DomainError):
@@ -64,10 +51,10 @@ class Spent:
 
 @dataclass(frozen=True)
 class Owed:
-    """What is still to be paid to one party, of one age."""
+    """What is still to be paid to one party, and since when."""
 
     party_id: UUID | None
-    age: Age
+    due_on: date
     amount: Money
 
 
@@ -108,10 +95,6 @@ class _Columns:
     owed: dict[Age, Money] = field(default_factory=dict)
 
 
-def month_of(day: date) -> date:
-    return day.replace(day=1)
-
-
 def month_after(month: date) -> date:
     return month_of(month + timedelta(days=31))
 
@@ -128,13 +111,7 @@ def months(first: date | None, before: date | None, today: date) -> Months:
     return Months(begin, end)
 
 
-def age_of(due: date, today: date) -> Age:
-    """What is due today is not late yet."""
-    days = (today - due).days
-    return next((age for age, days_max in DAYS_MAX if days <= days_max), Age.OVER_90)
-
-
-def by_currency(spent: Iterable[Spent], owed: Iterable[Owed], period: Months) -> list[OfCurrency]:
+def by_currency(spent: Iterable[Spent], owed: Iterable[Owed], period: Months, today: date) -> list[OfCurrency]:
     """What was found, as tables: a currency each, and in it a line for each party, those with the most first.
 
     Behind the first `LINES_MAX` of them the rest is one line. Every sum is the sum of its lines.
@@ -145,7 +122,8 @@ def by_currency(spent: Iterable[Spent], owed: Iterable[Owed], period: Months) ->
         columns.spent[each.month] = columns.spent.get(each.month, Money(0, each.amount.currency)) + each.amount
     for item in owed:
         columns = found.setdefault(item.amount.currency, {}).setdefault(item.party_id, _Columns())
-        columns.owed[item.age] = columns.owed.get(item.age, Money(0, item.amount.currency)) + item.amount
+        age = age_of(item.due_on, today)
+        columns.owed[age] = columns.owed.get(age, Money(0, item.amount.currency)) + item.amount
     return [_of_currency(currency, parties, period) for currency, parties in sorted(found.items())]
 
 

@@ -44,9 +44,8 @@ async def put(finance: RunningModule, person: Person, *rows: dict[str, Any]) -> 
                 if given["state"] == "paid":
                     given |= {"scheduled_for": given["incurred_on"], "paid_on": given["incurred_on"]}
                 places = ", ".join(f"${number}" for number in range(1, len(given) + 1))
-                await connection.execute(
-                    f"insert into expenses ({', '.join(given)}) values ({places})", *given.values()
-                )
+                statement = f"insert into expenses ({', '.join(given)}) values ({places})"  # noqa: S608 - our own names
+                await connection.execute(statement, *given.values())
     finally:
         await connection.close()
 
