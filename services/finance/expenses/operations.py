@@ -207,6 +207,8 @@ async def hold_table(work: AsyncSession, access: AccessContext, first_rows: Firs
             await _hold_references(work, access, details)
         except DomainError as error:
             faults.append(row_fault(number, error))
+        if len(faults) == FAULTS_MAX:
+            raise RowsRefusedError(faults)
     for month, number in sorted(first_rows.by_month.items()):
         try:
             await hold_open(work, access.company_id, month)
