@@ -8,8 +8,8 @@ then, if nothing is, to take it in. No more than a row is in memory at a time.
 import asyncio
 import hashlib
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from typing import IO, Final, Generic, TypeVar
 
@@ -74,13 +74,14 @@ class Table(Generic[Model, Row]):
         faults: list[FieldFault] = []
         bad_rows = rows = 0
         try:
-            for number, values in self._values():
-                rows += 1
-                if rows % _ROWS_AT_A_STRETCH == 0:
-                    await asyncio.sleep(0)
-                found = self._faults_of(number, values, judge)
-                bad_rows += bool(found)
-                faults += found[: FAULTS_MAX - len(faults)]
+            with closing(self._values()) as found:
+                for number, values in found:
+                    rows += 1
+                    if rows % _ROWS_AT_A_STRETCH == 0:
+                        await asyncio.sleep(0)
+                    own = self._faults_of(number, values, judge)
+                    bad_rows += bool(own)
+                    faults += own[: FAULTS_MAX - len(faults)]
         except CsvMalformedError as error:
             raise RowsRefusedError([_fault(error.row, "", "csv_malformed", error.why)]) from error
         if rows == 0:
@@ -91,23 +92,24 @@ class Table(Generic[Model, Row]):
 
     async def rows(self) -> AsyncIterator[Row]:
         """Each row, of a table that was checked."""
-        for number, (_, values) in enumerate(self._values(), 1):
-            if number % _ROWS_AT_A_STRETCH == 0:
-                await asyncio.sleep(0)
-            yield self.row_of(self.model.model_validate(values))
+        with closing(self._values()) as found:
+            for number, (_, values) in enumerate(found, 1):
+                if number % _ROWS_AT_A_STRETCH == 0:
+                    await asyncio.sleep(0)
+                yield self.row_of(self.model.model_validate(values))
 
-    def _values(self) -> Iterator[tuple[int, dict[str, str]]]:
+    def _values(self) -> Generator[tuple[int, dict[str, str]], None, None]:
         """The cells of each row by their columns; an empty cell is one that is not there. Raises RowsRefusedError."""
         self.file.seek(0)
-        table = csv_rows(self.file)
-        _, header = next(table, (1, []))
-        self._check_header(header)
-        for number, cells in table:
-            if len(cells) > len(header):
-                yield number, {_BEYOND: cells[len(header)]}
-            elif cells:
-                pairs = zip(header, cells, strict=False)
-                yield number, {column: cell for column, cell in pairs if cell}
+        with closing(csv_rows(self.file)) as table:
+            _, header = next(table, (1, []))
+            self._check_header(header)
+            for number, cells in table:
+                if len(cells) > len(header):
+                    yield number, {_BEYOND: cells[len(header)]}
+                elif cells:
+                    pairs = zip(header, cells, strict=False)
+                    yield number, {column: cell for column, cell in pairs if cell}
 
     def _check_header(self, header: Sequence[str]) -> None:
         fields = self.model.model_fields

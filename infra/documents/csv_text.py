@@ -8,7 +8,7 @@ is the same. Numbers are no text, and stay what they are.
 import csv
 import io
 import re
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Generator, Sequence
 from datetime import date
 from decimal import Decimal
 from typing import IO, Final
@@ -46,10 +46,10 @@ async def csv_bytes(header: Sequence[str], rows: AsyncIterator[Sequence[Cell]]) 
     yield text.getvalue().encode()
 
 
-def csv_rows(file: IO[bytes]) -> Iterator[tuple[int, list[str]]]:
+def csv_rows(file: IO[bytes]) -> Generator[tuple[int, list[str]], None, None]:
     """Each row with its number as a spreadsheet counts: the header is 1. Raises CsvMalformedError.
 
-    Without the mark some programs put before UTF-8.
+    Without the mark some programs put before UTF-8. Closed by whoever does not read it to its end.
     """
     lines = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
     number = 0

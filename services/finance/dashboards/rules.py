@@ -16,6 +16,9 @@ MONTHS_DEFAULT: Final = 12
 #: Per currency. The others are one line, so that totals still are the sums of their lines.
 LINES_MAX: Final = 50
 _MONTHS_OF_A_YEAR: Final = 12
+#: Round them there are months enough to reckon with.
+_DAY_MIN: Final = date(1900, 1, 1)
+_DAY_MAX: Final = date(9000, 1, 1)
 
 
 class PeriodRefusedError(DomainError):
@@ -95,8 +98,8 @@ class _Columns:
     owed: dict[Age, Money] = field(default_factory=dict)
 
 
-def month_after(month: date) -> date:
-    return month_of(month + timedelta(days=31))
+def month_after(day: date) -> date:
+    return month_of(month_of(day) + timedelta(days=31))
 
 
 def months(first: date | None, before: date | None, today: date) -> Months:
@@ -104,10 +107,13 @@ def months(first: date | None, before: date | None, today: date) -> Months:
 
     Raises PeriodRefusedError.
     """
-    end = month_after(month_of(today)) if before is None else month_after(month_of(before - timedelta(days=1)))
+    for day in (first, before):
+        if day is not None and not _DAY_MIN <= day <= _DAY_MAX:
+            raise PeriodRefusedError(f"Days are from {_DAY_MIN} to {_DAY_MAX}.")
+    end = month_after(today if before is None else before - timedelta(days=1))
     begin = _back(end, MONTHS_DEFAULT) if first is None else month_of(first)
     if not _back(end, MONTHS_MAX) <= begin < end:
-        raise PeriodRefusedError(f"It shows 1 to {MONTHS_MAX} months, the first before the last.")
+        raise PeriodRefusedError(f"It shows 1 to {MONTHS_MAX} months.")
     return Months(begin, end)
 
 
@@ -155,6 +161,4 @@ def _sum(lines: Sequence[Line], currency: str, *, is_rest: bool = False) -> Line
 def _back(month: date, count: int) -> date:
     number = month.year * _MONTHS_OF_A_YEAR + month.month - 1 - count
     year, month_index = divmod(number, _MONTHS_OF_A_YEAR)
-    if year < date.min.year:
-        raise PeriodRefusedError("There are no months before the year 1.")
     return date(year, month_index + 1, 1)

@@ -11,7 +11,7 @@ import pytest
 from chassis.kept_files import UNCLAIMED_FOR, remove_unclaimed
 from chassis.uploads import MEBIBYTE
 from infra.clock import utc_now
-from infra.files import Files
+from infra.files import FileAlteredError, Files
 from infra.postgres.database import Database
 from services.finance.attachments.rules import MEGABYTES_MAX
 from tests.harness.modules import Person, RunningModule
@@ -317,13 +317,17 @@ async def test_what_a_decision_was_made_by_stays(finance: RunningModule) -> None
 
 async def test_bytes_that_are_lost_or_altered_are_never_given_as_the_file(finance: RunningModule) -> None:
     of = await attaching(finance)
-    made = await of.attach()
+    short, long = await of.attach(), await of.attach(PDF + bytes(MEBIBYTE))
     store: Files = of.app.state.components[Files]
     assert store._folder is not None
-    path = store._folder / str(of.person.company_id) / made["id"]
-    path.write_bytes(PDF[:-1] + b"?")
-    with pytest.raises(Exception, match=made["id"]):
-        await of.person.call("GET", f"/attachments/{made['id']}")
+    folder = store._folder / str(of.person.company_id)
+    for made in (short, long):
+        path = folder / made["id"]
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+    altered = await of.person.call("GET", f"/attachments/{short['id']}")
+    assert (altered.status_code, altered.json()["code"]) == (500, "internal_error")
+    with pytest.raises(FileAlteredError):
+        await of.person.call("GET", f"/attachments/{long['id']}")
     path.unlink()
-    lost = await of.person.call("GET", f"/attachments/{made['id']}")
+    lost = await of.person.call("GET", f"/attachments/{long['id']}")
     assert (lost.status_code, lost.json()["code"]) == (503, "file_missing")
