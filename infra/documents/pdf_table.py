@@ -36,7 +36,7 @@ def table_document(
     heading: str, note: str, columns: Sequence[Column], rows: Sequence[Sequence[str]], *, made_at: datetime
 ) -> bytes:
     """The document. `note` stands below the heading and says what the table is of."""
-    document = _Page(format="A4")
+    document = _Page(orientation="landscape", format="A4")
     document.core_fonts_encoding = _ENCODING
     document.set_title(_known(heading))
     document.set_lang("en")

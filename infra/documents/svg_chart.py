@@ -4,6 +4,7 @@ A program that reads to people reads its title and its description; each bar has
 writer of XML, so what a picture is made of can hold anything.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -20,6 +21,9 @@ _PANEL_HEIGHT: Final = 240
 _BARS_HEIGHT: Final = 150
 _HEADING_HEIGHT: Final = 32
 _BAR_SHARE: Final = Decimal("0.7")
+#: What a label and an amount need, so that none is written over the next.
+_LABEL_WIDTH: Final = 52
+_AMOUNT_WIDTH: Final = 72
 _INK: Final = "#1b1f24"
 _FILL: Final = "#2f6f9f"
 
@@ -78,6 +82,7 @@ def _draw(root: ET.Element, panel: Panel, top: int) -> None:
     ET.SubElement(group, "line", {name: str(value) for name, value in axis.items()} | {"stroke": _INK})
     largest = max((bar.size for bar in panel.bars), default=Decimal(0)) or Decimal(1)
     step = Decimal(_WIDTH - 2 * _MARGIN) / max(1, len(panel.bars))
+    bars_per_label = math.ceil(_LABEL_WIDTH / step)
     for place, bar in enumerate(panel.bars):
         left = _MARGIN + step * place
         tall = bar.size * (_BARS_HEIGHT - 20) / largest
@@ -87,8 +92,9 @@ def _draw(root: ET.Element, panel: Panel, top: int) -> None:
         drawn = {name: f"{value:.2f}" for name, value in shape.items()}
         ET.SubElement(item, "rect", drawn | {"fill": _FILL})
         middle = f"{left + step / 2:.2f}"
-        _label(item, bar.label, middle, floor + 16, anchor="middle", size=10)
-        if bar.size:
+        if place % bars_per_label == 0:
+            _label(item, bar.label, middle, floor + 16, anchor="middle", size=10)
+        if bar.size and step >= _AMOUNT_WIDTH:
             _label(item, bar.text, middle, f"{floor - tall - 4:.2f}", anchor="middle", size=9)
 
 

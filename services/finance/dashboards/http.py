@@ -186,7 +186,7 @@ def _bars(labels: Sequence[str], amounts: Sequence[Money]) -> list[Bar]:
 
 def _document(found: Dashboard, now: datetime) -> Response:
     columns = [
-        Column(found.party.capitalize(), 5),
+        Column(found.party.capitalize(), 6),
         Column(""),
         *(Column(name, 2, "R") for name in ("Spent", *map(_words, Age))),
     ]

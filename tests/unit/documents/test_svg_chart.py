@@ -51,3 +51,10 @@ def test_any_text_makes_a_picture_that_can_be_read(title: str, heading: str, lab
 def test_nothing_to_show_is_said_so() -> None:
     picture = parsed(bar_chart("Spend", "Nothing was spent.", []))
     assert "Nothing was spent." in [each.text for each in picture.iter(f"{SVG}text")]
+
+
+def test_of_many_bars_only_some_are_written_under_and_all_are_read_aloud() -> None:
+    bars = [Bar(f"bar {number}", Decimal(number), f"{number} USD") for number in range(1, 61)]
+    picture = parsed(bar_chart("Spend", "What it shows", [Panel("USD", bars)]))
+    assert len(list(picture.iter(f"{SVG}text"))) == 2 + 15
+    assert len(list(picture.iter(f"{SVG}title"))) == 1 + 60
