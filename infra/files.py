@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import os
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -76,7 +76,7 @@ class S3Account:
     """How a store that speaks S3 is reached. Without an endpoint it is Amazon's of the region."""
 
     access_key_id: str
-    secret_access_key: str
+    secret_access_key: str = field(repr=False)
     region: str
     endpoint_url: str | None = None
 
@@ -142,7 +142,8 @@ class Files:
 def open_files(url: str, account: S3Account | None = None) -> Files:
     """The files at `file:///folder` or `s3://bucket/prefix`. Raises FilesLocationError.
 
-    A folder is made where there is none. A bucket is not, and nothing is asked of it yet.
+    A folder is made where there is none. A bucket is not, and nothing is asked of it yet; it should have a rule that
+    ends multipart uploads nobody completed, for those of a process that was killed.
     """
     parts = urlsplit(url)
     if parts.scheme == "file" and not parts.netloc and parts.path.startswith("/"):

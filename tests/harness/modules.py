@@ -95,13 +95,27 @@ class Person:
         **given: Any,
     ) -> httpx.Response:
         """A request as a careful client sends it: each POST with an Idempotency-Key, a new one unless told."""
+        request = await self.request(method, path, company_id=company_id, headers=headers, key=key, **given)
+        return await self.module.client.send(request)
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        company_id: UUID | None = None,
+        headers: Mapping[str, str] | None = None,
+        key: str | None = FRESH,
+        **given: Any,
+    ) -> httpx.Request:
+        """The same, not yet sent."""
         token = await ISSUER.issue(Identity(self.user_id, new_id(), 1), datetime.now(UTC))
         own = {"Authorization": f"Bearer {token.token}", "Kisum-Company-Id": str(company_id or self.company_id)}
         if method == "POST" and key is not None:
             own["Idempotency-Key"] = str(new_id()) if key == FRESH else key
         group = self.module.service.manifest.route_group
         sent = {**own, **(headers or {})}
-        return await self.module.client.request(method, f"{group}{path}", headers=sent, **given)
+        return self.module.client.build_request(method, f"{group}{path}", headers=sent, **given)
 
     async def until_known(self) -> None:
         async def answer() -> int | str:

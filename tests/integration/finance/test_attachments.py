@@ -1,3 +1,4 @@
+import asyncio
 import hashlib
 import tracemalloc
 from collections.abc import AsyncIterator
@@ -260,6 +261,42 @@ async def test_a_file_sent_twice_is_attached_once_and_the_second_is_tidied_up(fi
     assert len(of.files) == 3, "an upload may still claim them"
     await of.tidy(later=True)
     assert of.files == {first.json()["id"]}
+
+
+async def test_of_one_file_sent_at_once_one_is_attached(finance: RunningModule) -> None:
+    of = await attaching(finance)
+    answers = await asyncio.gather(*(of.send(key="k") for _ in range(4)))
+    assert {answer.status_code for answer in answers} == {201}
+    assert await of.attached() == [answers[0].json()]
+    assert [answer.json() for answer in answers] == [answers[0].json()] * 4
+
+
+async def test_a_body_that_breaks_off_leaves_nothing(finance: RunningModule) -> None:
+    of = await attaching(finance)
+    request = await of.person.request(
+        "POST", f"/expenses/{of.expense_id}/attachments?file_name=bill.pdf", headers={"Content-Type": "application/pdf"}
+    )
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "POST",
+        "path": request.url.path,
+        "query_string": request.url.query,
+        "headers": [(name.lower(), value) for name, value in request.headers.raw],
+    }
+    messages = iter([{"type": "http.request", "body": PDF, "more_body": True}] * 3 + [{"type": "http.disconnect"}])
+    answered: list[Any] = []
+
+    async def receive() -> Any:
+        return next(messages)
+
+    async def send(message: Any) -> None:
+        answered.append(message)
+
+    await of.app(scope, receive, send)
+    assert answered[0]["status"] == 400
+    assert of.files == set()
+    assert await of.attached() == []
 
 
 async def test_whose_bytes_were_tidied_up_meanwhile_is_told_to_send_them_again(finance: RunningModule) -> None:

@@ -1,3 +1,4 @@
+import asyncio
 import csv
 import io
 from typing import Any
@@ -156,6 +157,13 @@ async def test_a_table_sent_twice_is_taken_in_once(finance: RunningModule) -> No
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
     without = await send(person, table(GOOD), key=None)
     assert (without.status_code, without.json()["code"]) == (400, "idempotency_key_missing")
+
+
+async def test_of_one_table_sent_at_once_one_is_taken_in(finance: RunningModule) -> None:
+    person = await finance.person()
+    answers = await asyncio.gather(*(send(person, table(GOOD, GOOD), key="k") for _ in range(3)))
+    assert [(answer.status_code, answer.json()) for answer in answers] == [(200, {"rows": 2, "imported": 2})] * 3
+    assert len(await listed(person)) == 2
 
 
 async def test_a_category_nobody_has_and_a_closed_month_are_named_by_the_first_row_of_each(
