@@ -358,13 +358,12 @@ async def test_bytes_that_are_lost_or_altered_are_never_given_as_the_file(financ
     store: Files = of.app.state.components[Files]
     assert store._folder is not None
     folder = store._folder / str(of.person.company_id)
-    for made in (short, long):
-        path = folder / made["id"]
+    for path in (folder / short["id"], folder / long["id"]):
         path.write_bytes(path.read_bytes()[:-1] + b"?")
     altered = await of.person.call("GET", f"/attachments/{short['id']}")
     assert (altered.status_code, altered.json()["code"]) == (500, "internal_error")
     with pytest.raises(FileAlteredError):
         await of.person.call("GET", f"/attachments/{long['id']}")
-    path.unlink()
+    (folder / long["id"]).unlink()
     lost = await of.person.call("GET", f"/attachments/{long['id']}")
     assert (lost.status_code, lost.json()["code"]) == (503, "file_missing")

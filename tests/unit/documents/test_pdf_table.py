@@ -18,6 +18,6 @@ def test_the_same_table_is_the_same_document() -> None:
 
 
 def test_no_text_is_too_strange_for_it() -> None:
-    strange = ["Łódź 東京", "\x00 \u202e", "Müller & Söhne €"]
-    document = table_document(*strange[:2], COLUMNS, [[each, "1.00"] for each in strange], made_at=MADE_AT)
+    first, second, *_ = strange = ["Łódź 東京", "\x00 \u202e", "Müller & Söhne €"]
+    document = table_document(first, second, COLUMNS, [[each, "1.00"] for each in strange], made_at=MADE_AT)
     assert document.endswith(b"%%EOF\n")

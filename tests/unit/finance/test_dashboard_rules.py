@@ -34,7 +34,8 @@ def columns(line: Line) -> list[Money]:
 @given(st.lists(SPENT, max_size=200), st.lists(OWED, max_size=100))
 def test_every_sum_is_that_of_its_lines_and_nothing_is_lost_on_the_way(spent: list[Spent], owed: list[Owed]) -> None:
     found = by_currency(spent, owed, PERIOD, TODAY)
-    assert [each.currency for each in found] == sorted({each.amount.currency for each in [*spent, *owed]})
+    amounts = [item.amount for item in spent] + [item.amount for item in owed]
+    assert [each.currency for each in found] == sorted({amount.currency for amount in amounts})
     for each in found:
         for column, parts in zip(columns(each.sum), zip(*map(columns, each.lines), strict=True), strict=True):
             assert column == total(parts, each.currency)
