@@ -108,8 +108,7 @@ class Listing(Generic[Row]):
         sort = asked.sort or self._default
         key, descending = self._sorted_by(sort)
         place = tuple_(key, self._row.id)
-        rows = select(self._row, key.label("sorted_by")).where(self._row.company_id == company_id, *where)
-        rows = rows.where(*self._within(scope))
+        rows = select(self._row, key.label("sorted_by")).where(*self.within(company_id, scope), *where)
         if asked.cursor is not None:
             behind = _read_cursor(asked.cursor, sort, key.type.python_type)
             rows = rows.where(place < behind if descending else place > behind)
@@ -126,16 +125,19 @@ class Listing(Generic[Row]):
             raise SortUnknownError(f"Sort by one of {known}; with a hyphen before it the largest comes first.")
         return self._sorts[name], sort.startswith("-")
 
-    def _within(self, scope: ScopeFilter | None) -> Iterable[ColumnElement[bool]]:
+    def within(self, company_id: CompanyId, scope: ScopeFilter | None) -> list[ColumnElement[bool]]:
+        """The conditions of the company's rows that the scopes reach: for a page, and for sums of the same rows."""
+        conditions: list[ColumnElement[bool]] = [self._row.company_id == company_id]
         if scope is None:
             if self._scopes:
                 raise RuntimeError(f"{self._row.__tablename__} is listed without the scopes that bound it")
-            return
+            return conditions
         for scope_type in scope.allowed:
             ids = scope.uuids(scope_type)
             if ids != "*":
                 # A type no column stands for is one no row has a value of: nothing is inside.
-                yield self._scopes[scope_type].in_(ids)
+                conditions.append(self._scopes[scope_type].in_(ids))
+        return conditions
 
 
 def _cursor(sort: str, value: Any, row_id: UUID) -> str:
