@@ -4,14 +4,17 @@ from pathlib import Path
 
 from chassis.idempotency import forget_idempotency_keys
 from chassis.service import Service
+from services.finance.categories.http import categories
 from services.finance.expenses.http import expenses
 from services.finance.manifest import MANIFEST
+from services.finance.periods.http import periods
+from services.finance.rates.http import rates
 from services.finance.settings import FinanceSettings
 
 service = Service(
     manifest=MANIFEST,
     settings=FinanceSettings,
-    routers=(expenses,),
+    routers=(expenses, categories, periods, rates),
     migrations=Path(__file__).parent / "migrations",
     jobs=(forget_idempotency_keys,),
     modules=frozenset({MANIFEST.key}),

@@ -11,7 +11,16 @@ from chassis.idempotency import Repeatable
 from chassis.paging import Paged
 from chassis.preconditions import IfMatch, set_entity_tag
 from chassis.request import Access, Now, Work
-from chassis.routing import DateText, IdText, RequestModel, ResponseModel, problem_statuses, router
+from chassis.routing import (
+    AmountText,
+    CurrencyText,
+    DateText,
+    IdText,
+    RequestModel,
+    ResponseModel,
+    problem_statuses,
+    router,
+)
 from contracts.money import Money
 from middleware.guards import Permission, ScopeSource, guard
 from services.finance.expenses import operations
@@ -22,13 +31,9 @@ from services.finance.manifest import MANIFEST
 expenses = router(prefix=MANIFEST.route_group, tag="expenses")
 
 Words = Annotated[str, Field(min_length=1, max_length=500)]
-AmountText = Annotated[str, Field(max_length=40)]
-CurrencyText = Annotated[str, Field(max_length=3)]
 
 
 class NewExpense(RequestModel):
-    """`amount` is decimal text, such as "1234.50": a JSON number would have been a float on its way."""
-
     description: Words
     amount: AmountText
     currency: CurrencyText
@@ -98,6 +103,21 @@ class ExpensePage(ResponseModel):
     next: str | None = None
 
 
+class StateTotal(ResponseModel):
+    state: ExpenseState
+    expenses: int
+    amount: str
+
+
+class TotalsBody(ResponseModel):
+    """The `amount` of the whole is the sum of those of the states."""
+
+    currency: str
+    states: list[StateTotal]
+    expenses: int
+    amount: str
+
+
 async def _wanted(
     state: Annotated[list[ExpenseState] | None, Query()] = None,
     business_unit_id: UUID | None = None,
@@ -105,7 +125,6 @@ async def _wanted(
     category_id: UUID | None = None,
     vendor_id: UUID | None = None,
     agency_id: UUID | None = None,
-    currency: Annotated[str | None, Query(max_length=3)] = None,
     created_by: UUID | None = None,
     submitted_by: UUID | None = None,
     decided_by: UUID | None = None,
@@ -123,7 +142,6 @@ async def _wanted(
         category_id=category_id,
         vendor_id=vendor_id,
         agency_id=agency_id,
-        currency=currency,
         created_by=created_by,
         submitted_by=submitted_by,
         decided_by=decided_by,
@@ -163,6 +181,27 @@ async def list_expenses(access: Access, work: Work, asked: Paged, wanted: Wanted
     """The company's expenses within the caller's scopes, sorted by created or incurred_on; the newest first."""
     page = await operations.page(work, access.company_id, access.scope_filter, asked, wanted)
     return ExpensePage(expenses=[_body(each) for each in page.rows], next=page.next)
+
+
+@expenses.get("/expenses/totals", responses=problem_statuses(401, 403, 409, 422, 503))
+@guard(Permission("finance.expenses.read", ScopeSource.FILTER))
+async def read_expense_totals(
+    access: Access, work: Work, wanted: Wanted, currency: Annotated[str, Query(max_length=3)]
+) -> TotalsBody:
+    """What the expenses within the caller's scopes are per state and in all, in one currency; without a state asked for
+    all that are not void.
+
+    Each is converted by the rates of the day it was incurred on and rounded by itself.
+    """
+    sums = await operations.totals(work, access.company_id, access.scope_filter, wanted, currency)
+    return TotalsBody(
+        currency=sums.currency,
+        states=[
+            StateTotal(state=state, expenses=each.expenses, amount=str(each.amount)) for state, each in sums.by_state
+        ],
+        expenses=sums.whole.expenses,
+        amount=str(sums.whole.amount),
+    )
 
 
 @expenses.get("/expenses/{expense_id}", responses=problem_statuses(401, 403, 404, 422, 503))
