@@ -4,6 +4,7 @@ from pathlib import Path
 
 from chassis.idempotency import forget_idempotency_keys
 from chassis.service import Service
+from services.finance.bills.http import bills
 from services.finance.categories.http import categories
 from services.finance.expenses.http import expenses
 from services.finance.manifest import MANIFEST
@@ -14,7 +15,7 @@ from services.finance.settings import FinanceSettings
 service = Service(
     manifest=MANIFEST,
     settings=FinanceSettings,
-    routers=(expenses, categories, periods, rates),
+    routers=(expenses, bills, categories, periods, rates),
     migrations=Path(__file__).parent / "migrations",
     jobs=(forget_idempotency_keys,),
     modules=frozenset({MANIFEST.key}),
