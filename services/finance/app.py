@@ -7,6 +7,7 @@ from chassis.service import Service
 from services.finance.bills.http import bills
 from services.finance.categories.http import categories
 from services.finance.expenses.http import expenses
+from services.finance.income.http import income
 from services.finance.manifest import MANIFEST
 from services.finance.periods.http import periods
 from services.finance.rates.http import rates
@@ -15,7 +16,7 @@ from services.finance.settings import FinanceSettings
 service = Service(
     manifest=MANIFEST,
     settings=FinanceSettings,
-    routers=(expenses, bills, categories, periods, rates),
+    routers=(expenses, bills, income, categories, periods, rates),
     migrations=Path(__file__).parent / "migrations",
     jobs=(forget_idempotency_keys,),
     modules=frozenset({MANIFEST.key}),
