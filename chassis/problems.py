@@ -89,6 +89,7 @@ async def _domain_error(request: Request, error: Exception) -> Response:
         # What a refused decision knows of itself (middleware.refusals).
         module=getattr(error, "module", None),
         permission=getattr(error, "permission", None),
+        limit=getattr(error, "limit", None),
         revision=getattr(error, "revision", None),
         age_seconds=getattr(error, "age_seconds", None),
         errors=_faults(error),

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, BeforeValidator, ConfigDict, SecretStr, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
 from pydantic_core import PydanticCustomError
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -161,6 +161,10 @@ DateText = Annotated[date, BeforeValidator(_date)]
 #: A point in time; what the handler gets is in UTC.
 InstantText = Annotated[datetime, BeforeValidator(_instant)]
 IdText = Annotated[UUID, BeforeValidator(_identifier)]
+#: Decimal text, such as "1234.50", for `Money.parse`: a JSON number would have been a float on its way.
+AmountText = Annotated[str, Field(max_length=40)]
+#: ISO 4217, for `Money.parse`.
+CurrencyText = Annotated[str, Field(max_length=3)]
 
 
 class ResponseModel(BaseModel):

@@ -110,6 +110,8 @@ class Problem(_Body):
     code: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
     module: str | None = None
     permission: str | None = None
+    #: The approval limit that would do, "USD:120050" in minor units, where the caller has none as high.
+    limit: str | None = None
     fix: Fix | None = None
     #: The access state judged by: topic:key:epoch:version, several separated by commas.
     revision: str | None = None

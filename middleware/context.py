@@ -5,7 +5,7 @@ from typing import Any
 
 from access.decision import Decision, Requirement
 from access.freshness import SECOND
-from access.scopes import ScopeFilter, ScopeValue, filter_of, first_outside
+from access.scopes import LIMIT_TYPES, ScopeFilter, ScopeValue, filter_of, first_outside
 from contracts.identifiers import CompanyId, UserId
 from contracts.problems import Reason
 from middleware.guards import NoScope, ScopeSource
@@ -63,7 +63,14 @@ class AccessContext:
             return
         refused = Decision(Reason.OUT_OF_SCOPE, self._decision.membership, self._decision.entitlement, detail=outside)
         refused.age_us = self._decision.age_us
-        raise refusal(refused, requirement=requirement, revision=self.revision, fix_urls=self._fix_urls)
+        value = values.get(outside)
+        raise refusal(
+            refused,
+            requirement=requirement,
+            revision=self.revision,
+            fix_urls=self._fix_urls,
+            limit=str(value) if outside in LIMIT_TYPES and value is not None else None,
+        )
 
     @property
     def scope_filter(self) -> ScopeFilter:

@@ -11,9 +11,14 @@ from infra.clock import Clock
 from infra.files import Files, open_files
 from infra.postgres.database import Database
 from services.finance.attachments.http import attachments
+from services.finance.bills.http import bills
+from services.finance.categories.http import categories
 from services.finance.dashboards.http import dashboards
 from services.finance.expenses.http import expenses
+from services.finance.income.http import income
 from services.finance.manifest import MANIFEST
+from services.finance.periods.http import periods
+from services.finance.rates.http import rates
 from services.finance.settings import FinanceSettings
 
 
@@ -24,7 +29,7 @@ def _compose(settings: FinanceSettings, _database: Database, _clock: Clock) -> M
 service = Service(
     manifest=MANIFEST,
     settings=FinanceSettings,
-    routers=(expenses, attachments, dashboards),
+    routers=(expenses, bills, income, categories, periods, rates, attachments, dashboards),
     compose=_compose,
     migrations=Path(__file__).parent / "migrations",
     jobs=(forget_idempotency_keys, remove_unclaimed_files),

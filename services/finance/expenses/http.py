@@ -14,7 +14,17 @@ from chassis.imports import ImportBody, incoming
 from chassis.paging import Paged
 from chassis.preconditions import IfMatch, set_entity_tag
 from chassis.request import Access, Now, UnitsOfWork, Work
-from chassis.routing import DateText, IdText, RequestModel, ResponseModel, problem_statuses, router, takes_bytes
+from chassis.routing import (
+    AmountText,
+    CurrencyText,
+    DateText,
+    IdText,
+    RequestModel,
+    ResponseModel,
+    problem_statuses,
+    router,
+    takes_bytes,
+)
 from chassis.uploads import CSV, MEBIBYTE, Upload, upload_body, uploaded
 from contracts.money import Money
 from infra.documents import csv_text
@@ -48,13 +58,9 @@ _EXPORTED: Final = (
 )
 
 Words = Annotated[str, Field(min_length=1, max_length=500)]
-AmountText = Annotated[str, Field(max_length=40)]
-CurrencyText = Annotated[str, Field(max_length=3)]
 
 
 class NewExpense(RequestModel):
-    """`amount` is decimal text, such as "1234.50": a JSON number would have been a float on its way."""
-
     description: Words
     amount: AmountText
     currency: CurrencyText
@@ -124,6 +130,21 @@ class ExpensePage(ResponseModel):
     next: str | None = None
 
 
+class StateTotal(ResponseModel):
+    state: ExpenseState
+    expenses: int
+    amount: str
+
+
+class TotalsBody(ResponseModel):
+    """The `amount` of the whole is the sum of those of the states."""
+
+    currency: str
+    states: list[StateTotal]
+    expenses: int
+    amount: str
+
+
 async def _wanted(
     state: Annotated[list[ExpenseState] | None, Query()] = None,
     business_unit_id: UUID | None = None,
@@ -131,7 +152,6 @@ async def _wanted(
     category_id: UUID | None = None,
     vendor_id: UUID | None = None,
     agency_id: UUID | None = None,
-    currency: Annotated[str | None, Query(max_length=3)] = None,
     created_by: UUID | None = None,
     submitted_by: UUID | None = None,
     decided_by: UUID | None = None,
@@ -149,7 +169,6 @@ async def _wanted(
         category_id=category_id,
         vendor_id=vendor_id,
         agency_id=agency_id,
-        currency=currency,
         created_by=created_by,
         submitted_by=submitted_by,
         decided_by=decided_by,
@@ -230,6 +249,27 @@ async def import_expenses(
 
             # Row by row its scopes were judged above, whether or not it is a repetition.
             return await upload.once(work, table.sha256).answer(ImportBody, take_in, scope=None)
+
+
+@expenses.get("/expenses/totals", responses=problem_statuses(401, 403, 409, 422, 503))
+@guard(Permission("finance.expenses.read", ScopeSource.FILTER))
+async def read_expense_totals(
+    access: Access, work: Work, wanted: Wanted, currency: Annotated[str, Query(max_length=3)]
+) -> TotalsBody:
+    """What the expenses within the caller's scopes are per state and in all, in one currency; without a state asked for
+    all that are not void.
+
+    Each is converted by the rates of the day it was incurred on and rounded by itself.
+    """
+    sums = await operations.totals(work, access.company_id, access.scope_filter, wanted, currency)
+    return TotalsBody(
+        currency=sums.currency,
+        states=[
+            StateTotal(state=state, expenses=each.expenses, amount=str(each.amount)) for state, each in sums.by_state
+        ],
+        expenses=sums.whole.expenses,
+        amount=str(sums.whole.amount),
+    )
 
 
 @expenses.get("/expenses/{expense_id}", responses=problem_statuses(401, 403, 404, 422, 503))

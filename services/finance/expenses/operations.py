@@ -4,7 +4,7 @@ from datetime import date, datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from access.scopes import ScopeFilter, ScopeValue
@@ -19,9 +19,17 @@ from contracts.money import Money
 from contracts.problems import FieldFault
 from middleware.context import AccessContext
 from services.finance.approvals.rules import limit_needed
+from services.finance.categories.rules import check_takes_expenses
+from services.finance.categories.tables import held_state
 from services.finance.expenses import rules
-from services.finance.expenses.rules import ExpenseDetails, ExpenseState, Progress, Step
+from services.finance.expenses.rules import ExpenseDetails, ExpenseState, Progress, Step, Totals
 from services.finance.expenses.tables import Expense
+from services.finance.periods.rules import month_of
+from services.finance.periods.tables import hold_open
+from services.finance.rates.rules import check_target, converted
+from services.finance.rates.tables import read_rates
+
+_LINES_PAGE_ROWS: Final = 1000
 
 LISTING: Final = Listing(
     Expense,
@@ -44,7 +52,6 @@ class ExpenseFilter:
     category_id: UUID | None = None
     vendor_id: UUID | None = None
     agency_id: UUID | None = None
-    currency: str | None = None
     created_by: UUID | None = None
     submitted_by: UUID | None = None
     decided_by: UUID | None = None
@@ -67,7 +74,6 @@ _CONDITIONS: Final[Mapping[str, Callable[[Any], ColumnElement[bool]]]] = {
     "category_id": Expense.category_id.__eq__,
     "vendor_id": Expense.vendor_id.__eq__,
     "agency_id": Expense.agency_id.__eq__,
-    "currency": Expense.currency.__eq__,
     "created_by": Expense.created_by.__eq__,
     "submitted_by": Expense.submitted_by.__eq__,
     "decided_by": Expense.decided_by.__eq__,
@@ -102,9 +108,14 @@ class FirstRows:
 
 
 async def add(work: AsyncSession, access: AccessContext, details: ExpenseDetails, *, now: datetime) -> Expense:
-    """Put down an expense. Raises OutOfScopeError and what `rules.check_expense` raises."""
+    """Put down an expense.
+
+    Raises OutOfScopeError, CategoryRefusedError, PeriodClosedError and what `rules.check_expense` raises.
+    """
     access.require_scope(scope_of(details))
     rules.check_expense(details, now.date())
+    await _hold_references(work, access, details)
+    await hold_open(work, access.company_id, details.incurred_on)
     return _draft(work, access, details, now=now)
 
 
@@ -121,7 +132,8 @@ async def edit(
     which either may be missing. What changes nothing leaves no trace.
 
     Raises ExpenseUnknownError, OutOfScopeError for where it is and where it would go, VersionMismatchError,
-    ExpenseNotEditableError, CurrencyUnknownError and what `rules.check_expense` raises.
+    ExpenseNotEditableError, CurrencyUnknownError, CategoryRefusedError, PeriodClosedError and what
+    `rules.check_expense` raises.
     """
     expense = await _locked(work, access, expense_id, expected)
     before = details_of(expense)
@@ -131,6 +143,8 @@ async def edit(
     rules.check_expense(details, now.date())
     if details == before:
         return expense
+    await _hold_references(work, access, details, known=before)
+    await hold_open(work, access.company_id, before.incurred_on, details.incurred_on)
     said = snapshot(expense)
     for name, value in _values(details).items():
         setattr(expense, name, value)
@@ -150,11 +164,12 @@ async def move(
 ) -> Expense:
     """Make one of `rules.MOVES`.
 
-    Raises ExpenseUnknownError, OutOfScopeError, VersionMismatchError and what `rules.moved` raises.
+    Raises ExpenseUnknownError, OutOfScopeError, VersionMismatchError, PeriodClosedError and what `rules.moved` raises.
     """
     expense = await _locked(work, access, expense_id, expected)
     step = Step(name=name, actor=access.user_id, at=now, reason=reason, day=day)
     progress = rules.moved(_progress_of(expense), step, expense.created_by)
+    await hold_open(work, access.company_id, rules.posting_day(details_of(expense), step))
     said = snapshot(expense)
     for field in fields(progress):
         setattr(expense, field.name, getattr(progress, field.name))
@@ -231,6 +246,33 @@ async def add_table(
             unwritten = 0
 
 
+async def totals(
+    work: AsyncSession, company_id: CompanyId, scope: ScopeFilter, wanted: ExpenseFilter, currency: str
+) -> Totals:
+    """What the company's expenses in scope are by state, each in this currency by the rates of its own day.
+
+    Raises TargetUnknownError, NoRateError, or AmountInvalidError for a sum that is no amount any more.
+    """
+    check_target(currency)
+    asked = replace(wanted, states=wanted.states or rules.SUMMED_STATES)
+    within = (*LISTING.within(company_id, scope), *asked.conditions())
+    sums = Totals(currency)
+    same = select(Expense.state, func.count(), func.sum(Expense.amount_minor)).where(
+        *within, Expense.currency == currency
+    )
+    for state, count, minor in await work.execute(same.group_by(Expense.state)):
+        sums.add(ExpenseState(state), count, Money(int(minor), currency))
+    others = (*within, Expense.currency != currency)
+    rates = await read_rates(work, company_id, select(Expense.incurred_on).where(*others))
+    # Expenses that say the same are converted once. What is left may be many: it comes page by page.
+    line = (Expense.state, Expense.incurred_on, Expense.currency, Expense.amount_minor)
+    lines = select(*line, func.count()).where(*others).group_by(*line).execution_options(yield_per=_LINES_PAGE_ROWS)
+    async for state, day, of_currency, minor, count in await work.stream(lines):
+        each = converted(Money(minor, of_currency), day, currency, rates.get(day))
+        sums.add(ExpenseState(state), count, Money(count * each.amount_minor, currency))
+    return sums
+
+
 async def one(work: AsyncSession, access: AccessContext, expense_id: UUID, *, locked: bool = False) -> Expense:
     """Raises ExpenseUnknownError, for another company's too, or OutOfScopeError."""
     found = await work.get(Expense, expense_id, with_for_update=locked or None)
@@ -268,9 +310,20 @@ def _values(details: ExpenseDetails) -> dict[str, Any]:
 
 
 def _changed(details: ExpenseDetails, changes: Mapping[str, Any]) -> ExpenseDetails:
+    amount = details.amount.edited(changes.get("amount"), changes.get("currency"))
     others = {name: value for name, value in changes.items() if name not in {"amount", "currency"}}
-    amount = Money.parse(changes.get("amount", str(details.amount)), changes.get("currency", details.amount.currency))
     return replace(details, amount=amount, **others)
+
+
+async def _hold_references(
+    work: AsyncSession, access: AccessContext, details: ExpenseDetails, *, known: ExpenseDetails | None = None
+) -> None:
+    """Have what an expense refers to stay what it is until the expense is written. What it referred to before may have
+    retired since. Raises CategoryRefusedError.
+    """
+    category_id = details.category_id
+    if category_id is not None and (known is None or category_id != known.category_id):
+        check_takes_expenses(await held_state(work, access.company_id, category_id))
 
 
 async def _locked(work: AsyncSession, access: AccessContext, expense_id: UUID, expected: Expected) -> Expense:

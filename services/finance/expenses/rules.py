@@ -7,7 +7,7 @@ from typing import Final
 from uuid import UUID
 
 from contracts.errors import DomainError, Kind
-from contracts.money import AmountInvalidError, Money
+from contracts.money import AmountInvalidError, Money, total
 from contracts.transitions import Move, StateMachine
 from services.finance.approvals.rules import check_four_eyes
 
@@ -79,6 +79,8 @@ MOVES: Final = StateMachine(
         Move("void", frozenset(_STATE) - {_STATE.PAID, _STATE.VOID}, _STATE.VOID),
     )
 )
+#: What is void was not spent; every other state is summed up unless somebody asks for some of them.
+SUMMED_STATES: Final = tuple(state for state in _STATE if state is not _STATE.VOID)
 _EDITABLE_STATES: Final = frozenset({_STATE.DRAFT, _STATE.REJECTED})
 
 
@@ -120,6 +122,38 @@ class Step:
     at: datetime
     reason: str | None = None
     day: date | None = None
+
+
+@dataclass(frozen=True)
+class Total:
+    """So many expenses, and what they are together."""
+
+    expenses: int
+    amount: Money
+
+
+class Totals:
+    """What expenses are by state, in one currency. Each was converted and rounded before it is added."""
+
+    def __init__(self, currency: str) -> None:
+        self.currency = currency
+        self._by_state: dict[ExpenseState, Total] = {}
+
+    def add(self, state: ExpenseState, expenses: int, amount: Money) -> None:
+        """Count in expenses that are this amount together. Raises CurrenciesDifferError or AmountInvalidError."""
+        so_far = self._by_state.get(state, Total(0, Money(0, self.currency)))
+        self._by_state[state] = Total(so_far.expenses + expenses, so_far.amount + amount)
+
+    @property
+    def by_state(self) -> list[tuple[ExpenseState, Total]]:
+        """The states some expense is in, in their order."""
+        return [(state, self._by_state[state]) for state in ExpenseState if state in self._by_state]
+
+    @property
+    def whole(self) -> Total:
+        """The sum over the states."""
+        found = self._by_state.values()
+        return Total(sum(each.expenses for each in found), total((each.amount for each in found), self.currency))
 
 
 def check_expense(details: ExpenseDetails, today: date) -> None:

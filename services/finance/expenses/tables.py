@@ -1,7 +1,7 @@
 from datetime import date, datetime
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, Index, Text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKeyConstraint, Index, Text
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import Date, DateTime
 
@@ -14,6 +14,7 @@ class Expense(OfAmount, Base):
 
     __tablename__ = "expenses"
     __table_args__ = (
+        ForeignKeyConstraint(["company_id", "category_id"], ["categories.company_id", "categories.id"]),
         CheckConstraint("amount_minor > 0", name="amount_is_positive"),
         CheckConstraint("currency ~ '^[A-Z]{3}$'", name="currency_is_a_code"),
         CheckConstraint("length(description) between 1 and 500", name="description_length"),

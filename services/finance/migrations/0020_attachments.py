@@ -7,7 +7,7 @@ from chassis.kept_files import create_unclaimed_files, drop_unclaimed_files
 from infra.postgres.row_security import isolate_by_company
 
 revision = "0020"
-down_revision = "0003"
+down_revision = "0008"
 branch_labels = None
 depends_on = None
 
