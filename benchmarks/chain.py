@@ -114,6 +114,7 @@ async def measure(bed: Bed) -> list[Figure]:
         "KISUM_FINANCE_TOKEN_AUDIENCE": _ISSUER,
         "KISUM_FINANCE_ROOT_PUBLIC_KEY": _base64url(ROOT_KEY.public_key().public_bytes_raw()),
         "KISUM_FINANCE_ACCESS_FOLDER": str(instance.folder),
+        "KISUM_FINANCE_FILES_URL": (bed.folder / "files").as_uri(),
     }
     port = free_port()
     requests = await _requests(log, url)

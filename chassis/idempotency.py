@@ -135,10 +135,7 @@ class Once:
         reaches them is not given the answer either. Raises OutOfScopeError, IdempotencyKeyMissingError,
         IdempotencyKeyMalformedError or IdempotencyKeyReusedError, and what `make` raises.
         """
-        if self.key is None:
-            raise IdempotencyKeyMissingError("Make up a key, such as a UUID, and send it again with every repetition.")
-        if not _KEY.fullmatch(self.key):
-            raise IdempotencyKeyMalformedError(f"A key is 1 to {KEY_LENGTH_MAX} printable ASCII characters.")
+        check_key(self.key)
         if scope is not None:
             self.access.require_scope(scope)
         if await self._is_first():
@@ -171,6 +168,24 @@ class Once:
         )
 
 
+def check_key(key: str | None) -> None:
+    """Raises IdempotencyKeyMissingError or IdempotencyKeyMalformedError."""
+    if key is None:
+        raise IdempotencyKeyMissingError("Make up a key, such as a UUID, and send it again with every repetition.")
+    if not _KEY.fullmatch(key):
+        raise IdempotencyKeyMalformedError(f"A key is 1 to {KEY_LENGTH_MAX} printable ASCII characters.")
+
+
+def once(
+    request: Request, work: AsyncSession, access: AccessContext, now: datetime, *, key: str | None, body: bytes
+) -> Once:
+    """A request that may be a repetition; `body` tells two bodies apart, and is one or stands for one."""
+    url = request.url
+    said = f"{request.method} {url.path}?{url.query}\n".encode() + body
+    route = f"{request.method} {record_of(request.scope).endpoint}"
+    return Once(work, access, now, route, key, hashlib.sha256(said).digest())
+
+
 async def _once(
     request: Request,
     work: Work,
@@ -178,10 +193,7 @@ async def _once(
     now: Now,
     idempotency_key: Annotated[str | None, Header()] = None,
 ) -> Once:
-    url = request.url
-    said = f"{request.method} {url.path}?{url.query}\n".encode() + await request.body()
-    route = f"{request.method} {record_of(request.scope).endpoint}"
-    return Once(work, access, now, route, idempotency_key, hashlib.sha256(said).digest())
+    return once(request, work, access, now, key=idempotency_key, body=await request.body())
 
 
 #: The request, carried out once.

@@ -7,7 +7,7 @@ them into conditions.
 
 import base64
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Annotated, Any, Final, Generic, TypeVar
@@ -18,6 +18,7 @@ from sqlalchemy import ColumnElement, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from access.scopes import ScopeFilter
+from chassis.request import UnitsOfWork
 from contracts.errors import DomainError, Kind
 from contracts.identifiers import CompanyId
 from contracts.payload import INTEGER_MAX
@@ -26,6 +27,7 @@ from contracts.problems import ProblemCode
 LIMIT_MAX: Final = 200
 _LIMIT_DEFAULT: Final = 50
 _CURSOR_LENGTH_MAX: Final = 2048
+_WALKED_ROWS: Final = 1000
 
 Row = TypeVar("Row")
 
@@ -108,8 +110,7 @@ class Listing(Generic[Row]):
         sort = asked.sort or self._default
         key, descending = self._sorted_by(sort)
         place = tuple_(key, self._row.id)
-        rows = select(self._row, key.label("sorted_by")).where(self._row.company_id == company_id, *where)
-        rows = rows.where(*self._within(scope))
+        rows = select(self._row, key.label("sorted_by")).where(*self.within(company_id, scope), *where)
         if asked.cursor is not None:
             behind = _read_cursor(asked.cursor, sort, key.type.python_type)
             rows = rows.where(place < behind if descending else place > behind)
@@ -126,16 +127,44 @@ class Listing(Generic[Row]):
             raise SortUnknownError(f"Sort by one of {known}; with a hyphen before it the largest comes first.")
         return self._sorts[name], sort.startswith("-")
 
-    def _within(self, scope: ScopeFilter | None) -> Iterable[ColumnElement[bool]]:
+    async def walk(
+        self,
+        begin: UnitsOfWork,
+        *,
+        company_id: CompanyId,
+        scope: ScopeFilter | None,
+        where: Iterable[ColumnElement[bool]] = (),
+    ) -> AsyncIterator[Row]:
+        """Every row of the list in its default order, however many: for what is given out as a whole.
+
+        A page at a time is read and in memory, each in a unit of work of its own, so whoever takes the rows slowly
+        holds no transaction open. What is added or taken away meanwhile is there or not; no row is there twice.
+        """
+        conditions = list(where)
+        cursor: str | None = None
+        while True:
+            asked = PageRequest(cursor=cursor, limit=_WALKED_ROWS)
+            async with begin() as work:
+                page = await self.page(work, asked, company_id=company_id, scope=scope, where=conditions)
+            for row in page.rows:
+                yield row
+            if page.next is None:
+                return
+            cursor = page.next
+
+    def within(self, company_id: CompanyId, scope: ScopeFilter | None) -> list[ColumnElement[bool]]:
+        """The conditions of the company's rows that the scopes reach: for a page, and for sums of the same rows."""
+        conditions: list[ColumnElement[bool]] = [self._row.company_id == company_id]
         if scope is None:
             if self._scopes:
                 raise RuntimeError(f"{self._row.__tablename__} is listed without the scopes that bound it")
-            return
+            return conditions
         for scope_type in scope.allowed:
             ids = scope.uuids(scope_type)
             if ids != "*":
                 # A type no column stands for is one no row has a value of: nothing is inside.
-                yield self._scopes[scope_type].in_(ids)
+                conditions.append(self._scopes[scope_type].in_(ids))
+        return conditions
 
 
 def _cursor(sort: str, value: Any, row_id: UUID) -> str:

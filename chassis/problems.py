@@ -89,11 +89,19 @@ async def _domain_error(request: Request, error: Exception) -> Response:
         # What a refused decision knows of itself (middleware.refusals).
         module=getattr(error, "module", None),
         permission=getattr(error, "permission", None),
+        limit=getattr(error, "limit", None),
         revision=getattr(error, "revision", None),
         age_seconds=getattr(error, "age_seconds", None),
-        errors=(FieldFault(pointer=error.pointer, rule=error.code, detail=error.detail),) if error.pointer else None,
+        errors=_faults(error),
     )
     return problem_response(request.scope, problem, _headers(status, error))
+
+
+def _faults(error: DomainError) -> tuple[FieldFault, ...] | None:
+    """Those it lists, as the refusal of a table does (chassis.imports), or the one value it points to."""
+    if error.pointer:
+        return (FieldFault(pointer=error.pointer, rule=error.code, detail=error.detail),)
+    return getattr(error, "errors", None)
 
 
 def _headers(status: HTTPStatus, error: DomainError) -> dict[str, str]:

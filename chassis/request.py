@@ -1,5 +1,7 @@
 """What one request is known by, from its first byte to its log line."""
 
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, Any, Final, TypeVar, cast
@@ -77,14 +79,29 @@ async def _now(request: Request) -> datetime:
     return clock()
 
 
-async def _unit_of_work(request: Request) -> Any:
+async def _units_of_work(request: Request) -> Callable[[], AbstractAsyncContextManager[AsyncSession]]:
     database: Database = request.app.state.database
     record = record_of(request.scope)
     company_id = record.company_id if request.app.state.is_fenced else None
-    async with database.unit_of_work(company_id=company_id) as session:
+
+    @asynccontextmanager
+    async def begin() -> AsyncIterator[AsyncSession]:
+        async with database.unit_of_work(company_id=company_id) as session:
+            yield session
+            # Before the commit: when the answer is held back, what was written must not stand.
+            record.assert_scope_judged()
+
+    return begin
+
+
+#: Units of work of the request's company, one after another, for what lasts longer than a transaction may: a file that
+#: comes in, a list that goes out. Whoever can do with one takes `Work`.
+UnitsOfWork = Annotated[Callable[[], AbstractAsyncContextManager[AsyncSession]], Depends(_units_of_work)]
+
+
+async def _unit_of_work(begin: UnitsOfWork) -> Any:
+    async with begin() as session:
         yield session
-        # Before the commit: when the answer is held back, what was written must not stand.
-        record.assert_scope_judged()
 
 
 def component(kind: type[Component]) -> Any:

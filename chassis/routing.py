@@ -1,15 +1,15 @@
 """Routes that pass their guard before anything of theirs runs."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime
 from http import HTTPStatus
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 from uuid import UUID
 
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, BeforeValidator, ConfigDict, SecretStr, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
 from pydantic_core import PydanticCustomError
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -21,11 +21,16 @@ from middleware.guards import guard_of
 
 #: The revision of what a write changed, topic:key:epoch:version (design §5, Read your own write).
 REVISION_HEADER: Final = "Kisum-Revision"
+#: Of a body that is read as a whole. One that is read piece by piece says its own limit, with `takes_bytes`.
 _BODY_BYTES_MAX: Final = 1024 * 1024
+_BODY_BYTES_MAX_ATTRIBUTE: Final = "__kisum_body_bytes_max__"
 _FIRST_PRINTABLE: Final = 0x20
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _INSTANT: Final = re.compile(_DATE.pattern + r"T[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?(Z|[+-][0-9]{2}:[0-9]{2})")
 _IDENTIFIER: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 
 class RouteWithoutGuardError(Exception):
@@ -43,7 +48,21 @@ class GuardedRoute(APIRoute):
         if required is None:
             raise RouteWithoutGuardError(self.path)
         await pass_guard(required, scope, scope["app"].state.chain, record)
-        await super().handle(scope, _limited(scope, receive), _judged(record, send))
+        bytes_max = getattr(self.endpoint, _BODY_BYTES_MAX_ATTRIBUTE, _BODY_BYTES_MAX)
+        await super().handle(scope, _limited(scope, receive, bytes_max), _judged(record, send))
+
+
+def takes_bytes(bytes_max: int) -> Callable[[Endpoint], Endpoint]:
+    """Declare how much a route's body may be, where that is not 1 MiB: written beside its guard.
+
+    Its handler reads the body in pieces and keeps none of them: chassis.uploads.
+    """
+
+    def declare(endpoint: Endpoint) -> Endpoint:
+        setattr(endpoint, _BODY_BYTES_MAX_ATTRIBUTE, bytes_max)
+        return endpoint
+
+    return declare
 
 
 def _judged(record: RequestRecord, send: Send) -> Send:
@@ -57,22 +76,22 @@ def _judged(record: RequestRecord, send: Send) -> Send:
     return send_judged
 
 
-def _limited(scope: Scope, receive: Receive) -> Receive:
+def _limited(scope: Scope, receive: Receive, bytes_max: int) -> Receive:
     """Refuse a body over the limit: by its announced length before a byte is read, else when it gets there.
 
     FastAPI's own limit answers in plain text, past the problem handlers.
     """
-    too_large = HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is over {_BODY_BYTES_MAX} bytes")
+    too_large = HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is over {bytes_max} bytes")
     announced = Headers(scope=scope).get("content-length", "0")
     read_bytes = 0
 
     async def receive_limited() -> Message:
         nonlocal read_bytes
-        if announced.isdecimal() and int(announced) > _BODY_BYTES_MAX:
+        if announced.isdecimal() and int(announced) > bytes_max:
             raise too_large
         message = await receive()
         read_bytes += len(message.get("body", b""))
-        if read_bytes > _BODY_BYTES_MAX:
+        if read_bytes > bytes_max:
             raise too_large
         return message
 
@@ -142,6 +161,10 @@ DateText = Annotated[date, BeforeValidator(_date)]
 #: A point in time; what the handler gets is in UTC.
 InstantText = Annotated[datetime, BeforeValidator(_instant)]
 IdText = Annotated[UUID, BeforeValidator(_identifier)]
+#: Decimal text, such as "1234.50", for `Money.parse`: a JSON number would have been a float on its way.
+AmountText = Annotated[str, Field(max_length=40)]
+#: ISO 4217, for `Money.parse`.
+CurrencyText = Annotated[str, Field(max_length=3)]
 
 
 class ResponseModel(BaseModel):

@@ -2,13 +2,14 @@
 
 import base64
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, Self, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from access.freshness import Bounds
+from infra.files import S3Account
 from infra.kafka.connection import KafkaConnection
 
 WORKERS_MAX: Final = 64
@@ -68,6 +69,38 @@ class AccessSettings(ServiceSettings):
             soft_seconds=min(10.0, self.access_hard_bound_seconds),
             hard_seconds=self.access_hard_bound_seconds,
             hard_reading_seconds=self.access_hard_reading_bound_seconds,
+        )
+
+
+class FileSettings(ServiceSettings):
+    """Settings of a service that keeps files, beside those it has anyway.
+
+    `files_url` is file:///folder, one that every instance of the service reaches, or s3://bucket/prefix; the other four
+    are of the bucket's account. The endpoint is that of a store which is not Amazon's.
+    """
+
+    files_url: Annotated[str, Field(pattern=r"^(file:///|s3://)")]
+    files_region: str = "us-east-1"
+    files_endpoint_url: Annotated[str | None, Field(pattern="^https?://")] = None
+    files_access_key_id: str | None = None
+    files_secret_access_key: SecretStr | None = None
+
+    @model_validator(mode="after")
+    def _has_an_account(self) -> Self:
+        given = self.files_access_key_id is not None and self.files_secret_access_key is not None
+        if self.files_url.startswith("s3:") and not given:
+            raise ValueError("files_access_key_id and files_secret_access_key are needed for an s3:// files_url")
+        return self
+
+    @property
+    def files_account(self) -> S3Account | None:
+        if self.files_access_key_id is None or self.files_secret_access_key is None:
+            return None
+        return S3Account(
+            access_key_id=self.files_access_key_id,
+            secret_access_key=self.files_secret_access_key.get_secret_value(),
+            region=self.files_region,
+            endpoint_url=self.files_endpoint_url,
         )
 
 

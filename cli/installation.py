@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from chassis.migrations import migrate
 from chassis.service import Service
-from chassis.settings import AccessSettings, ServiceSettings
+from chassis.settings import AccessSettings, FileSettings, ServiceSettings
 from cli import progress
 from cli.registry import load, service_names
 from cli.running import Part
@@ -82,6 +82,8 @@ class Installation:
         if issubclass(service.settings, AccessSettings):
             settings["ROOT_PUBLIC_KEY"] = self._root_public_key()
             settings["ACCESS_FOLDER"] = str(self.state.folder("access") / name)
+        if issubclass(service.settings, FileSettings):
+            settings["FILES_URL"] = (self.state.folder("files") / name).as_uri()
         settings |= {
             field.upper(): self.state.secret(f"{name}-{field}".replace("_", "-")) for field in _own_secrets(service)
         }

@@ -108,6 +108,13 @@ class Money:
             raise CurrencyUnknownError(f"{currency!r} is not an ISO 4217 currency.", currency=currency)
         return cls(half_up(Fraction(amount) * 10**digits), currency)
 
+    def edited(self, amount: str | None, currency: str | None) -> "Money":
+        """The money that is meant when either text, or both, is written anew: 1.50 USD in EUR is 1.50 EUR.
+
+        Raises CurrencyUnknownError or AmountInvalidError.
+        """
+        return Money.parse(str(self) if amount is None else amount, self.currency if currency is None else currency)
+
     @property
     def major(self) -> Decimal:
         """The amount in the currency's major unit, exactly."""

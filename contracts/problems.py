@@ -47,6 +47,9 @@ class ProblemCode(StrEnum):
     IDEMPOTENCY_KEY_MISSING = "idempotency_key_missing"
     IDEMPOTENCY_KEY_MALFORMED = "idempotency_key_malformed"
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
+    FILE_NOT_WHAT_IT_SAYS = "file_not_what_it_says"
+    UPLOAD_EXPIRED = "upload_expired"
+    ROWS_REFUSED = "rows_refused"
     TOO_MANY_REQUESTS = "too_many_requests"
     DEPENDENCY_UNAVAILABLE = "dependency_unavailable"
     INTERNAL_ERROR = "internal_error"
@@ -107,6 +110,8 @@ class Problem(_Body):
     code: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
     module: str | None = None
     permission: str | None = None
+    #: The approval limit that would do, "USD:120050" in minor units, where the caller has none as high.
+    limit: str | None = None
     fix: Fix | None = None
     #: The access state judged by: topic:key:epoch:version, several separated by commas.
     revision: str | None = None

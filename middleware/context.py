@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from access.decision import Decision, Requirement
 from access.freshness import SECOND
 from access.records import Grant
-from access.scopes import ScopeFilter, ScopeValue, filter_of, first_outside
+from access.scopes import LIMIT_TYPES, ScopeFilter, ScopeValue, filter_of, first_outside
 from contracts.identifiers import CompanyId, UserId
 from contracts.problems import Reason
 from middleware.guards import NoScope, ScopeSource
@@ -62,8 +62,14 @@ class AccessContext:
         outside = first_outside(grant.scopes(), requirement.scope_types, values)
         if outside is None:
             return
-        refused = self._decision.refused(Reason.OUT_OF_SCOPE, outside)
-        raise refusal(refused, requirement=requirement, revision=self.revision, fix_urls=self._fix_urls)
+        value = values.get(outside)
+        raise refusal(
+            self._decision.refused(Reason.OUT_OF_SCOPE, outside),
+            requirement=requirement,
+            revision=self.revision,
+            fix_urls=self._fix_urls,
+            limit=str(value) if outside in LIMIT_TYPES and value is not None else None,
+        )
 
     @property
     def scope_filter(self) -> ScopeFilter:

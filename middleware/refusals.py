@@ -30,6 +30,7 @@ class AccessRefusedError(DomainError):
         fix: Fix,
         module: str | None = None,
         permission: str | None = None,
+        limit: str | None = None,
         revision: str | None = None,
         age_seconds: float | None = None,
     ) -> None:
@@ -37,6 +38,7 @@ class AccessRefusedError(DomainError):
         self.fix = fix
         self.module = module
         self.permission = permission
+        self.limit = limit
         self.revision = revision
         self.age_seconds = age_seconds
 
@@ -139,6 +141,9 @@ _WORDS: Final[Mapping[Reason, tuple[str, FixAction]]] = {
         FixAction.ASK_SCOPE,
     ),
 }
+_OVER_LIMIT: Final = (
+    f"You have the permission {{permission}}, but no limit for this amount. {_ADMIN} can give you {{limit}} or more."
+)
 _NOT_COMPANY_ADMIN: Final = (
     f"Only an administrator of the company may do this, and you are none of them. {_ADMIN} can do it for you, or make "
     "you one."
@@ -155,8 +160,11 @@ def refusal(
     revision: str | None,
     fix_urls: FixUrls,
     platform: bool = False,
+    limit: str | None = None,
 ) -> DomainError:
-    """The error of a decision that is not allowed; `requirement` is None for a guard that is no permission row."""
+    """The error of a decision that is not allowed; `requirement` is None for a guard that is no permission row, `limit`
+    the one an object over the caller's limits needs.
+    """
     age_seconds = None if decision.age_us is None else round(decision.age_us / SECOND, 3)
     module = None if requirement is None else requirement.module
     permission = None if requirement is None else requirement.key
@@ -168,11 +176,14 @@ def refusal(
         raise ValueError("an allowed decision is no refusal")
     by = FixBy.PLATFORM_ADMIN if platform else FixBy.COMPANY_ADMIN
     detail, action = _words(decision, decision.reason, requirement, platform=platform)
+    if limit is not None:
+        detail = _OVER_LIMIT.format(permission=permission, limit=limit)
     return _CLASSES[decision.reason](
         detail,
         fix=Fix(action=action, by=by, url=fix_urls.get(action)),
         module=module,
         permission=permission,
+        limit=limit,
         # Of a company the caller is no member of nothing is told, not even that it has a state.
         revision=None if decision.reason is Reason.NOT_A_MEMBER else revision,
         age_seconds=age_seconds,

@@ -1,9 +1,9 @@
 from pydantic_settings import SettingsConfigDict
 
-from chassis.settings import AccessSettings
+from chassis.settings import AccessSettings, FileSettings
 
 
-class FinanceSettings(AccessSettings):
-    """Finance's settings are those of every module."""
+class FinanceSettings(AccessSettings, FileSettings):
+    """Finance's settings are those of every module, and where it keeps the files attached to what it knows."""
 
     model_config = SettingsConfigDict(env_prefix="KISUM_FINANCE_")

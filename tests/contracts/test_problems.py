@@ -7,16 +7,28 @@ from pathlib import Path
 import pytest
 
 import chassis.idempotency
+import chassis.imports
+import chassis.kept_files
 import chassis.paging
 import chassis.preconditions
+import chassis.uploads
 import contracts.transitions
+from chassis.imports import RowsRefusedError
 from chassis.problems import STATUS_OF_KIND
 from contracts.errors import DomainError
 from contracts.problems import Problem, ProblemCode, problem_type
 
 EXAMPLES = Path(__file__).parents[2] / "contracts" / "problem_examples"
 #: Whose refusals are alike in every service.
-SHARED = (chassis.idempotency, chassis.paging, chassis.preconditions, contracts.transitions)
+SHARED = (
+    chassis.idempotency,
+    chassis.imports,
+    chassis.kept_files,
+    chassis.paging,
+    chassis.preconditions,
+    chassis.uploads,
+    contracts.transitions,
+)
 
 
 def errors() -> Iterator[type[DomainError]]:
@@ -31,7 +43,7 @@ ERRORS = list(errors())
 
 def test_every_shared_refusal_has_its_golden_body() -> None:
     codes = [error.code for error in ERRORS]
-    assert len(codes) == len(set(codes)) == 9
+    assert len(codes) == len(set(codes)) == 12
     assert set(codes) <= {code.value for code in ProblemCode}
     assert {path.stem for path in EXAMPLES.glob("*.json")} == set(codes)
 
@@ -43,5 +55,8 @@ def test_a_golden_body_is_what_the_refusal_is_answered_with(error: type[DomainEr
     assert json.loads(problem.model_dump_json()) == json.loads(text)
     assert (problem.code, problem.type) == (error.code, problem_type(error.code))
     assert (problem.title, problem.status) == (error.title, STATUS_OF_KIND[error.kind])
+    if error is RowsRefusedError:
+        assert problem.errors
+        return
     pointers = None if problem.errors is None else [(fault.pointer, fault.rule) for fault in problem.errors]
     assert pointers == (None if error.pointer is None else [(error.pointer, error.code)])

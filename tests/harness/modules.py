@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from chassis.application import build_app
 from chassis.service import Service
+from chassis.settings import FileSettings
 from contracts.identifiers import CompanyId, UserId, new_id
 from contracts.permissions import PERMISSIONS
 from contracts.services import BASE_MODULES
@@ -94,13 +95,27 @@ class Person:
         **given: Any,
     ) -> httpx.Response:
         """A request as a careful client sends it: each POST with an Idempotency-Key, a new one unless told."""
+        request = await self.request(method, path, company_id=company_id, headers=headers, key=key, **given)
+        return await self.module.client.send(request)
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        company_id: UUID | None = None,
+        headers: Mapping[str, str] | None = None,
+        key: str | None = FRESH,
+        **given: Any,
+    ) -> httpx.Request:
+        """The same, not yet sent."""
         token = await ISSUER.issue(Identity(self.user_id, new_id(), 1), datetime.now(UTC))
         own = {"Authorization": f"Bearer {token.token}", "Kisum-Company-Id": str(company_id or self.company_id)}
         if method == "POST" and key is not None:
             own["Idempotency-Key"] = str(new_id()) if key == FRESH else key
         group = self.module.service.manifest.route_group
         sent = {**own, **(headers or {})}
-        return await self.module.client.request(method, f"{group}{path}", headers=sent, **given)
+        return self.module.client.build_request(method, f"{group}{path}", headers=sent, **given)
 
     async def until_known(self) -> None:
         async def answer() -> int | str:
@@ -119,6 +134,11 @@ def all_permissions(module: str) -> tuple[str, ...]:
 def entitlement(module: str) -> Any:
     """A company that has the module: as its base, or on top of one."""
     return entitled(base=module) if module in BASE_MODULES else entitled(module)
+
+
+def file_settings(service: Service[Any], folder: Path) -> Mapping[str, Any]:
+    """Where a service keeps files, if it keeps any."""
+    return {"files_url": (folder / "files").as_uri()} if issubclass(service.settings, FileSettings) else {}
 
 
 @asynccontextmanager
@@ -144,6 +164,7 @@ async def running_module(
                 "token_audience": "kisum",
                 "root_public_key": public,
                 "access_folder": folder / "access",
+                **file_settings(service, folder),
             }
         )
         app = build_app(service, settings)

@@ -1,20 +1,35 @@
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from datetime import date, datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from access.scopes import ScopeFilter, ScopeValue
-from chassis.audit import record
+from chassis.audit import Snapshot, record, snapshot
+from chassis.imports import FAULTS_MAX, RowsRefusedError, Table, row_fault
 from chassis.paging import Listing, Page, PageRequest
+from chassis.preconditions import Expected
+from chassis.request import UnitsOfWork
+from contracts.errors import DomainError
 from contracts.identifiers import CompanyId, new_id
 from contracts.money import Money
+from contracts.problems import FieldFault
 from middleware.context import AccessContext
+from services.finance.approvals.rules import limit_needed
+from services.finance.categories.rules import check_takes_expenses
+from services.finance.categories.tables import held_state
 from services.finance.expenses import rules
+from services.finance.expenses.rules import ExpenseDetails, ExpenseState, Progress, Step, Totals
 from services.finance.expenses.tables import Expense
+from services.finance.periods.rules import month_of
+from services.finance.periods.tables import hold_open
+from services.finance.rates.rules import check_target, converted
+from services.finance.rates.tables import read_rates
+
+_LINES_PAGE_ROWS: Final = 1000
 
 LISTING: Final = Listing(
     Expense,
@@ -24,61 +39,141 @@ LISTING: Final = Listing(
 )
 
 
-@dataclass(frozen=True)
-class NewExpense:
-    description: str
-    amount: Money
-    incurred_on: date
-    business_unit_id: UUID | None
-    event_id: UUID | None
-
-    @property
-    def scope(self) -> Mapping[str, ScopeValue]:
-        return {"business_unit": self.business_unit_id, "event": self.event_id}
+_ROWS_AT_ONCE: Final = 200
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExpenseFilter:
     """Which expenses are asked for; None asks for all. Days are from the first up to, and without, the second."""
 
+    states: tuple[ExpenseState, ...] | None = None
     business_unit_id: UUID | None = None
     event_id: UUID | None = None
+    category_id: UUID | None = None
+    vendor_id: UUID | None = None
+    agency_id: UUID | None = None
+    created_by: UUID | None = None
+    submitted_by: UUID | None = None
+    decided_by: UUID | None = None
     incurred_from: date | None = None
     incurred_before: date | None = None
+    scheduled_from: date | None = None
+    scheduled_before: date | None = None
+    paid_from: date | None = None
+    paid_before: date | None = None
 
     def conditions(self) -> list[ColumnElement[bool]]:
-        found: list[ColumnElement[bool]] = []
-        if self.business_unit_id is not None:
-            found.append(Expense.business_unit_id == self.business_unit_id)
-        if self.event_id is not None:
-            found.append(Expense.event_id == self.event_id)
-        if self.incurred_from is not None:
-            found.append(Expense.incurred_on >= self.incurred_from)
-        if self.incurred_before is not None:
-            found.append(Expense.incurred_on < self.incurred_before)
-        return found
+        asked = ((condition, getattr(self, name)) for name, condition in _CONDITIONS.items())
+        return [condition(value) for condition, value in asked if value is not None]
 
 
-async def add(work: AsyncSession, access: AccessContext, new: NewExpense, *, now: datetime) -> Expense:
-    """Put down an expense. Raises OutOfScopeError, AmountInvalidError or ExpenseDateRefusedError."""
-    access.require_scope(new.scope)
-    rules.check_expense(new.amount, new.incurred_on, now.date())
-    expense = Expense(
-        id=new_id(),
-        company_id=access.company_id,
-        business_unit_id=new.business_unit_id,
-        event_id=new.event_id,
-        description=new.description,
-        amount_minor=new.amount.amount_minor,
-        currency=new.amount.currency,
-        incurred_on=new.incurred_on,
-        created_by=access.user_id,
-        created_at=now,
-        version=1,
-    )
-    work.add(expense)
-    record(work, expense, "add", actor=access.user_id, now=now)
-    return expense
+_CONDITIONS: Final[Mapping[str, Callable[[Any], ColumnElement[bool]]]] = {
+    "states": Expense.state.in_,
+    "business_unit_id": Expense.business_unit_id.__eq__,
+    "event_id": Expense.event_id.__eq__,
+    "category_id": Expense.category_id.__eq__,
+    "vendor_id": Expense.vendor_id.__eq__,
+    "agency_id": Expense.agency_id.__eq__,
+    "created_by": Expense.created_by.__eq__,
+    "submitted_by": Expense.submitted_by.__eq__,
+    "decided_by": Expense.decided_by.__eq__,
+    "incurred_from": Expense.incurred_on.__ge__,
+    "incurred_before": Expense.incurred_on.__lt__,
+    "scheduled_from": Expense.scheduled_for.__ge__,
+    "scheduled_before": Expense.scheduled_for.__lt__,
+    "paid_from": Expense.paid_on.__ge__,
+    "paid_before": Expense.paid_on.__lt__,
+}
+
+
+def scope_of(details: ExpenseDetails) -> Mapping[str, ScopeValue]:
+    """By what an expense is judged; of these a permission is bounded by the types its catalog row names."""
+    return {
+        "business_unit": details.business_unit_id,
+        "event": details.event_id,
+        "approval_limit": limit_needed(details.amount),
+    }
+
+
+class FirstRows:
+    """Of the rows of a table, the first with each category and event, and the first of each month."""
+
+    def __init__(self) -> None:
+        self.by_reference: dict[tuple[UUID | None, UUID | None], tuple[int, ExpenseDetails]] = {}
+        self.by_month: dict[date, int] = {}
+
+    def note(self, number: int, details: ExpenseDetails) -> None:
+        self.by_reference.setdefault((details.category_id, details.event_id), (number, details))
+        self.by_month.setdefault(month_of(details.incurred_on), number)
+
+
+async def add(work: AsyncSession, access: AccessContext, details: ExpenseDetails, *, now: datetime) -> Expense:
+    """Put down an expense.
+
+    Raises OutOfScopeError, CategoryRefusedError, PeriodClosedError and what `rules.check_expense` raises.
+    """
+    access.require_scope(scope_of(details))
+    rules.check_expense(details, now.date())
+    await _hold_references(work, access, details)
+    await hold_open(work, access.company_id, details.incurred_on)
+    return _draft(work, access, details, now=now)
+
+
+async def edit(
+    work: AsyncSession,
+    access: AccessContext,
+    expense_id: UUID,
+    changes: Mapping[str, Any],
+    *,
+    expected: Expected,
+    now: datetime,
+) -> Expense:
+    """Change what is written down of an expense; `changes` are fields of ExpenseDetails, the amount as two texts of
+    which either may be missing. What changes nothing leaves no trace.
+
+    Raises ExpenseUnknownError, OutOfScopeError for where it is and where it would go, VersionMismatchError,
+    ExpenseNotEditableError, CurrencyUnknownError, CategoryRefusedError, PeriodClosedError and what
+    `rules.check_expense` raises.
+    """
+    expense = await _locked(work, access, expense_id, expected)
+    before = details_of(expense)
+    details = _changed(before, changes)
+    access.require_scope(scope_of(details))
+    rules.check_editable(ExpenseState(expense.state))
+    rules.check_expense(details, now.date())
+    if details == before:
+        return expense
+    await _hold_references(work, access, details, known=before)
+    await hold_open(work, access.company_id, before.incurred_on, details.incurred_on)
+    said = snapshot(expense)
+    for name, value in _values(details).items():
+        setattr(expense, name, value)
+    return _write(work, access, expense, "edit", now=now, before=said)
+
+
+async def move(
+    work: AsyncSession,
+    access: AccessContext,
+    expense_id: UUID,
+    name: str,
+    *,
+    expected: Expected,
+    now: datetime,
+    reason: str | None = None,
+    day: date | None = None,
+) -> Expense:
+    """Make one of `rules.MOVES`.
+
+    Raises ExpenseUnknownError, OutOfScopeError, VersionMismatchError, PeriodClosedError and what `rules.moved` raises.
+    """
+    expense = await _locked(work, access, expense_id, expected)
+    step = Step(name=name, actor=access.user_id, at=now, reason=reason, day=day)
+    progress = rules.moved(_progress_of(expense), step, expense.created_by)
+    await hold_open(work, access.company_id, rules.posting_day(details_of(expense), step))
+    said = snapshot(expense)
+    for field in fields(progress):
+        setattr(expense, field.name, getattr(progress, field.name))
+    return _write(work, access, expense, name, now=now, before=said)
 
 
 async def page(
@@ -88,10 +183,165 @@ async def page(
     return await LISTING.page(work, asked, company_id=company_id, scope=scope, where=wanted.conditions())
 
 
-async def one(work: AsyncSession, access: AccessContext, expense_id: UUID) -> Expense:
+def every(
+    begin: UnitsOfWork, company_id: CompanyId, scope: ScopeFilter, wanted: ExpenseFilter
+) -> AsyncIterator[Expense]:
+    """All of the company's expenses in scope, the newest first, a page in memory at a time."""
+    return LISTING.walk(begin, company_id=company_id, scope=scope, where=wanted.conditions())
+
+
+async def check_table(
+    access: AccessContext, table: Table[Any, ExpenseDetails], *, now: datetime
+) -> tuple[int, FirstRows]:
+    """How many rows a table has, and which are the first to refer to something; the database is not asked yet.
+
+    Raises OutOfScopeError, which names the row, and RowsRefusedError for what `rules.check_expense` refuses.
+    """
+    first_rows = FirstRows()
+
+    def judge(number: int, details: ExpenseDetails) -> None:
+        try:
+            access.require_scope(scope_of(details))
+        except DomainError as error:
+            error.detail = f"Row {number}: {error.detail}"
+            raise
+        rules.check_expense(details, now.date())
+        first_rows.note(number, details)
+
+    return await table.check(judge), first_rows
+
+
+async def hold_table(work: AsyncSession, access: AccessContext, first_rows: FirstRows) -> None:
+    """Have what the rows of a table refer to, and their months, stay as they are until the transaction ends.
+
+    Each is asked for once. Raises RowsRefusedError, which names the first row of each that is refused.
+    """
+    faults: list[FieldFault] = []
+    for number, details in first_rows.by_reference.values():
+        try:
+            await _hold_references(work, access, details)
+        except DomainError as error:
+            faults.append(row_fault(number, error))
+        if len(faults) == FAULTS_MAX:
+            raise RowsRefusedError(faults)
+    for month, number in sorted(first_rows.by_month.items()):
+        try:
+            await hold_open(work, access.company_id, month)
+        except DomainError as error:
+            faults.append(row_fault(number, error, column="incurred_on"))
+    if faults:
+        raise RowsRefusedError(faults[:FAULTS_MAX])
+
+
+async def add_table(
+    work: AsyncSession, access: AccessContext, table: Table[Any, ExpenseDetails], *, now: datetime
+) -> None:
+    """Put down every row of a table that was checked and is held."""
+    unwritten = 0
+    async for details in table.rows():
+        _draft(work, access, details, now=now)
+        unwritten += 1
+        if unwritten == _ROWS_AT_ONCE:
+            await work.flush()
+            unwritten = 0
+
+
+async def totals(
+    work: AsyncSession, company_id: CompanyId, scope: ScopeFilter, wanted: ExpenseFilter, currency: str
+) -> Totals:
+    """What the company's expenses in scope are by state, each in this currency by the rates of its own day.
+
+    Raises TargetUnknownError, NoRateError, or AmountInvalidError for a sum that is no amount any more.
+    """
+    check_target(currency)
+    asked = replace(wanted, states=wanted.states or rules.SUMMED_STATES)
+    within = (*LISTING.within(company_id, scope), *asked.conditions())
+    sums = Totals(currency)
+    same = select(Expense.state, func.count(), func.sum(Expense.amount_minor)).where(
+        *within, Expense.currency == currency
+    )
+    for state, count, minor in await work.execute(same.group_by(Expense.state)):
+        sums.add(ExpenseState(state), count, Money(int(minor), currency))
+    others = (*within, Expense.currency != currency)
+    rates = await read_rates(work, company_id, select(Expense.incurred_on).where(*others))
+    # Expenses that say the same are converted once. What is left may be many: it comes page by page.
+    line = (Expense.state, Expense.incurred_on, Expense.currency, Expense.amount_minor)
+    lines = select(*line, func.count()).where(*others).group_by(*line).execution_options(yield_per=_LINES_PAGE_ROWS)
+    async for state, day, of_currency, minor, count in await work.stream(lines):
+        each = converted(Money(minor, of_currency), day, currency, rates.get(day))
+        sums.add(ExpenseState(state), count, Money(count * each.amount_minor, currency))
+    return sums
+
+
+async def one(work: AsyncSession, access: AccessContext, expense_id: UUID, *, locked: bool = False) -> Expense:
     """Raises ExpenseUnknownError, for another company's too, or OutOfScopeError."""
-    found = await work.get(Expense, expense_id)
+    found = await work.get(Expense, expense_id, with_for_update=locked or None)
     if found is None or found.company_id != access.company_id:
         raise rules.ExpenseUnknownError
-    access.require_scope({"business_unit": found.business_unit_id, "event": found.event_id})
+    access.require_scope(scope_of(details_of(found)))
     return found
+
+
+def details_of(expense: Expense) -> ExpenseDetails:
+    return ExpenseDetails(**{field.name: getattr(expense, field.name) for field in fields(ExpenseDetails)})
+
+
+def _draft(work: AsyncSession, access: AccessContext, details: ExpenseDetails, *, now: datetime) -> Expense:
+    expense = Expense(
+        id=new_id(),
+        company_id=access.company_id,
+        state=ExpenseState.DRAFT.value,
+        created_by=access.user_id,
+        created_at=now,
+        version=0,
+        **_values(details),
+    )
+    work.add(expense)
+    return _write(work, access, expense, "add", now=now)
+
+
+def _progress_of(expense: Expense) -> Progress:
+    said = {field.name: getattr(expense, field.name) for field in fields(Progress)}
+    return Progress(**{**said, "state": ExpenseState(expense.state)})
+
+
+def _values(details: ExpenseDetails) -> dict[str, Any]:
+    return {field.name: getattr(details, field.name) for field in fields(details)}
+
+
+def _changed(details: ExpenseDetails, changes: Mapping[str, Any]) -> ExpenseDetails:
+    amount = details.amount.edited(changes.get("amount"), changes.get("currency"))
+    others = {name: value for name, value in changes.items() if name not in {"amount", "currency"}}
+    return replace(details, amount=amount, **others)
+
+
+async def _hold_references(
+    work: AsyncSession, access: AccessContext, details: ExpenseDetails, *, known: ExpenseDetails | None = None
+) -> None:
+    """Have what an expense refers to stay what it is until the expense is written. What it referred to before may have
+    retired since. Raises CategoryRefusedError.
+    """
+    category_id = details.category_id
+    if category_id is not None and (known is None or category_id != known.category_id):
+        check_takes_expenses(await held_state(work, access.company_id, category_id))
+
+
+async def _locked(work: AsyncSession, access: AccessContext, expense_id: UUID, expected: Expected) -> Expense:
+    expense = await one(work, access, expense_id, locked=True)
+    expected.check(expense.version)
+    return expense
+
+
+def _write(
+    work: AsyncSession,
+    access: AccessContext,
+    expense: Expense,
+    action: str,
+    *,
+    now: datetime,
+    before: Snapshot | None = None,
+) -> Expense:
+    """What belongs to every write: a new version and an audit entry."""
+    expense.version += 1
+    record(work, expense, action, actor=access.user_id, now=now, before=before)
+    return expense

@@ -22,6 +22,7 @@ from middleware.token import SigningKey, TokenIssuer
 from tests.harness.access import grant, signing_key
 from tests.harness.clock import FakeClock
 from tests.harness.local_access import LocalAccess, local_access
+from tests.harness.modules import file_settings
 from tests.harness.runtime import Runtime
 from tests.harness.services import service_database
 
@@ -93,6 +94,7 @@ async def called_service(
                 token_audience="kisum",
                 root_public_key="A" * 43,
                 access_folder=folder / "unused",
+                **file_settings(service, folder),
                 **(settings or {}),
             ),
             clock=local.clock,

@@ -1,3 +1,5 @@
+import asyncio
+from collections import Counter
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -11,12 +13,60 @@ from tests.harness.waiting import wait_until
 
 ONE, OTHER = str(new_id()), str(new_id())
 EXPENSE = {"description": "Stage", "amount": "1200.50", "currency": "USD", "incurred_on": "2026-05-21"}
+#: What is said with a move that asks for something.
+SAID: dict[str, dict[str, Any]] = {
+    "reject": {"reason": "No offer was asked for"},
+    "schedule": {"scheduled_for": "2026-06-01"},
+    "pay": {"paid_on": "2026-06-02"},
+    "void": {"reason": "Put down twice"},
+}
+WAY = ("submit", "approve", "schedule", "pay")
 
 
 async def add(person: Person, **changed: Any) -> dict[str, Any]:
     answer = await person.call("POST", "/expenses", json={**EXPENSE, **changed})
     assert answer.status_code == 201, answer.text
     body: dict[str, Any] = answer.json()
+    return body
+
+
+async def move(person: Person, expense: dict[str, Any], name: str, tag: str = "*", **said: Any) -> Any:
+    headers = {"If-Match": tag}
+    return await person.call("POST", f"/expenses/{expense['id']}/{name}", headers=headers, json=said or None)
+
+
+async def edit(person: Person, expense: dict[str, Any], tag: str = "*", **changes: Any) -> Any:
+    return await person.call("PATCH", f"/expenses/{expense['id']}", headers={"If-Match": tag}, json=changes)
+
+
+async def in_company(finance: RunningModule, person: Person, statement: str) -> None:
+    """Carry out a statement as the application's role may for this company."""
+    connection = await asyncpg.connect(finance.database_url)
+    try:
+        async with connection.transaction():
+            await connection.execute("select set_config('app.company_id', $1, true)", str(person.company_id))
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def read(person: Person, expense: dict[str, Any]) -> Any:
+    return (await person.call("GET", f"/expenses/{expense['id']}")).json()
+
+
+async def approver(finance: RunningModule, person: Person, limit: Any = "*") -> Person:
+    """A colleague who decides about amounts up to a limit."""
+    return await finance.person(person.company_id, scopes={"business_unit": "*", "event": "*", "approval_limit": limit})
+
+
+async def moved(person: Person, decider: Person, expense: dict[str, Any], *names: str) -> dict[str, Any]:
+    """The expense after these moves, each made by who may."""
+    body = expense
+    for name in names:
+        said = {**SAID.get(name, {})}
+        answer = await move(decider if name in {"approve", "reject"} else person, expense, name, **said)
+        assert answer.status_code == 200, answer.text
+        body = answer.json()
     return body
 
 
@@ -230,3 +280,211 @@ async def test_a_request_for_one_company_leaves_nothing_behind_for_the_next(fina
             await add(person)
     for person in persons:
         assert len((await person.call("GET", "/expenses")).json()["expenses"]) == 5
+
+
+async def test_an_expense_goes_its_way_from_draft_to_paid_and_each_step_is_a_version(finance: RunningModule) -> None:
+    person = await finance.person()
+    decider = await approver(finance, person)
+    expense = await add(person)
+    assert (expense["state"], expense["moves"]) == ("draft", ["submit", "void"])
+    found = []
+    for version, name in enumerate(WAY, 1):
+        by = decider if name == "approve" else person
+        answer = await move(by, expense, name, f'"{version}"', **SAID.get(name, {}))
+        assert (answer.status_code, answer.headers["ETag"]) == (200, f'"{version + 1}"'), answer.text
+        found.append((answer.json()["state"], answer.json()["moves"]))
+    assert found == [
+        ("submitted", ["approve", "reject", "void"]),
+        ("approved", ["schedule", "void"]),
+        ("scheduled", ["schedule", "pay", "void"]),
+        ("paid", []),
+    ]
+    paid = await read(person, expense)
+    assert (paid["submitted_by"], paid["decided_by"]) == (str(person.user_id), str(decider.user_id))
+    assert (paid["scheduled_for"], paid["paid_on"]) == ("2026-06-01", "2026-06-02")
+    entries = (await person.call("GET", f"/expenses/{expense['id']}/history")).json()["entries"]
+    assert [each["action"] for each in entries] == [*WAY[::-1], "add"]
+    assert entries[0]["changes"] == {
+        "state": {"before": "scheduled", "after": "paid"},
+        "paid_on": {"before": None, "after": "2026-06-02"},
+    }
+
+
+async def test_what_was_rejected_is_changed_and_submitted_again(finance: RunningModule) -> None:
+    person = await finance.person()
+    decider = await approver(finance, person)
+    expense = await add(person)
+    rejected = await moved(person, decider, expense, "submit", "reject")
+    assert (rejected["state"], rejected["rejection_reason"]) == ("rejected", SAID["reject"]["reason"])
+    assert (await edit(person, expense, amount="900")).json()["amount"] == "900.00"
+    again = await moved(person, decider, expense, "submit")
+    assert (again["rejection_reason"], again["decided_by"], again["decided_at"]) == (None, None, None)
+    assert (await moved(person, decider, expense, "approve"))["state"] == "approved"
+
+
+@pytest.mark.parametrize("before", [(), WAY[:1], WAY[:2], WAY[:3], ("submit", "reject")])
+async def test_what_was_not_paid_can_be_void_and_stays_to_be_seen(
+    finance: RunningModule, before: tuple[str, ...]
+) -> None:
+    person = await finance.person()
+    decider = await approver(finance, person)
+    expense = await add(person)
+    void = await moved(person, decider, expense, *before, "void")
+    assert (void["state"], void["void_reason"], void["moves"]) == ("void", SAID["void"]["reason"], [])
+    assert (await edit(person, expense, description="Again")).json()["code"] == "expense_not_editable"
+    assert await read(person, expense) == void
+
+
+async def test_what_was_paid_is_never_void_and_never_changed(finance: RunningModule) -> None:
+    person = await finance.person()
+    decider = await approver(finance, person)
+    expense = await add(person)
+    paid = await moved(person, decider, expense, *WAY)
+    refused = [await move(person, expense, "void", **SAID["void"]), await edit(person, expense, amount="1")]
+    assert [(each.status_code, each.json()["code"]) for each in refused] == [
+        (409, "illegal_move"),
+        (409, "expense_not_editable"),
+    ]
+    assert await read(person, expense) == paid
+
+
+async def test_an_illegal_move_names_what_can_be_done_and_changes_nothing(finance: RunningModule) -> None:
+    person = await finance.person()
+    decider = await approver(finance, person)
+    expense = await add(person)
+    for name in ("approve", "reject", "schedule", "pay"):
+        refused = await move(decider, expense, name, **SAID.get(name, {}))
+        assert (refused.status_code, refused.json()["code"]) == (409, "illegal_move")
+        assert "what can be done: submit, void" in refused.json()["detail"]
+    assert await read(person, expense) == expense
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "pointer", "rule"),
+    [
+        ("reject", {}, "/reason", "missing"),
+        ("reject", {"reason": " "}, "/reason", "string_too_short"),
+        ("void", {"reason": "x" * 501}, "/reason", "string_too_long"),
+        ("schedule", {}, "/scheduled_for", "missing"),
+        ("schedule", {"scheduled_for": "2999-01-01"}, "/scheduled_for", "expense_schedule_refused"),
+        ("pay", {"paid_on": "2999-01-01"}, "/paid_on", "expense_payment_refused"),
+    ],
+)
+async def test_a_move_that_says_something_wrong_names_the_field(
+    finance: RunningModule, name: str, said: dict[str, Any], pointer: str, rule: str
+) -> None:
+    person = await finance.person()
+    decider = await approver(finance, person)
+    expense = await add(person)
+    before = {"reject": WAY[:1], "schedule": WAY[:2], "pay": WAY[:3]}.get(name, ())
+    state = await moved(person, decider, expense, *before) if before else expense
+    answer = await person.call("POST", f"/expenses/{expense['id']}/{name}", headers={"If-Match": "*"}, json=said)
+    if name == "reject":
+        answer = await decider.call("POST", f"/expenses/{expense['id']}/reject", headers={"If-Match": "*"}, json=said)
+    assert answer.status_code == 422, answer.text
+    assert [(error["pointer"], error["rule"]) for error in answer.json()["errors"]] == [(pointer, rule)]
+    assert await read(person, expense) == state
+
+
+async def test_an_edit_says_only_what_is_different_and_the_amount_keeps_its_currency(finance: RunningModule) -> None:
+    person = await finance.person()
+    expense = await add(person, vendor_id=ONE)
+    edited = await edit(person, expense, '"1"', amount="7.5", vendor_id=None, agency_id=OTHER)
+    assert edited.headers["ETag"] == '"2"'
+    expected = {**expense, "amount": "7.50", "vendor_id": None, "agency_id": OTHER, "version": 2}
+    assert edited.json() == expected
+    assert (await edit(person, expense, currency="EUR")).json()["amount"] == "7.50"
+    refused = await edit(person, expense, currency="JPY")
+    assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/amount")
+    assert (await edit(person, expense, amount="7", currency="JPY")).json()["amount"] == "7"
+    assert (await edit(person, expense)).headers["ETag"] == '"4"'
+    stale = await edit(person, expense, '"2"', description="Late")
+    assert (stale.status_code, stale.json()["code"]) == (412, "version_mismatch")
+    unnamed = await person.call("PATCH", f"/expenses/{expense['id']}", json={"description": "x"})
+    assert (unnamed.status_code, unnamed.json()["code"]) == (428, "precondition_required")
+
+
+async def test_scopes_bite_on_changing_and_on_every_move(finance: RunningModule) -> None:
+    admin = await finance.person()
+    decider = await approver(finance, admin)
+    mine, foreign = await add(admin, business_unit_id=ONE), await add(admin, business_unit_id=OTHER)
+    scoped = await finance.person(
+        admin.company_id, scopes={"business_unit": (ONE,), "event": "*", "approval_limit": "*"}
+    )
+    await moved(admin, decider, foreign, "submit")
+    refused = [await edit(scoped, mine, business_unit_id=OTHER), await edit(scoped, foreign, description="Ours")]
+    refused += [await move(scoped, foreign, name, **SAID.get(name, {})) for name in (*WAY, "reject", "void")]
+    assert {(each.status_code, each.json()["code"]) for each in refused} == {(403, "out_of_scope")}
+    assert (await edit(scoped, mine, description="Ours")).status_code == 200
+
+
+async def test_lists_are_narrowed_by_state_persons_and_what_an_expense_is_of(finance: RunningModule) -> None:
+    person = await finance.person()
+    decider = await approver(finance, person)
+    category = (await person.call("POST", "/categories", json={"name": "Stage"})).json()["id"]
+    draft = await add(person, category_id=category)
+    of_vendor = await add(decider, vendor_id=ONE)
+    paid = await add(person, agency_id=OTHER, incurred_on="2026-05-01")
+    await moved(person, decider, paid, *WAY)
+    for query, found in {
+        "state=draft": {draft["id"], of_vendor["id"]},
+        "state=paid&state=draft": {draft["id"], of_vendor["id"], paid["id"]},
+        "state=void": set(),
+        f"category_id={category}": {draft["id"]},
+        f"vendor_id={ONE}": {of_vendor["id"]},
+        f"agency_id={OTHER}": {paid["id"]},
+        f"created_by={person.user_id}": {draft["id"], paid["id"]},
+        f"submitted_by={person.user_id}": {paid["id"]},
+        f"decided_by={decider.user_id}": {paid["id"]},
+        "scheduled_from=2026-06-01&scheduled_before=2026-06-02": {paid["id"]},
+        "scheduled_before=2026-06-01": set(),
+        "paid_from=2026-06-02": {paid["id"]},
+        "paid_before=2026-06-02": set(),
+    }.items():
+        listed = (await person.call("GET", f"/expenses?{query}")).json()["expenses"]
+        assert {each["id"] for each in listed} == found, query
+
+
+async def test_of_two_decisions_at_once_exactly_one_is_made(finance: RunningModule) -> None:
+    person = await finance.person()
+    deciders = [await approver(finance, person) for _ in range(2)]
+    for tag, others in (('"2"', 412), ("*", 409)):
+        for names in (("approve", "approve"), ("approve", "reject")):
+            expense = await add(person)
+            await moved(person, deciders[0], expense, "submit")
+            answers = await asyncio.gather(
+                *(
+                    move(decider, expense, name, tag, **SAID.get(name, {}))
+                    for decider, name in zip(deciders, names, strict=True)
+                )
+            )
+            assert Counter(each.status_code for each in answers) == Counter([200, others])
+            (won,) = (each.json() for each in answers if each.status_code == 200)
+            assert await read(person, expense) == won
+            entries = (await person.call("GET", f"/expenses/{expense['id']}/history")).json()["entries"]
+            assert len(entries) == 3
+
+
+async def test_an_expense_sent_many_times_at_once_is_put_down_once(finance: RunningModule) -> None:
+    person = await finance.person()
+    answers = await asyncio.gather(*(person.call("POST", "/expenses", json=EXPENSE, key="k") for _ in range(6)))
+    assert {(each.status_code, each.text) for each in answers} == {(201, answers[0].text)}
+    assert (await person.call("GET", "/expenses")).json()["expenses"] == [answers[0].json()]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "update expenses set state = 'paid'",
+        "update expenses set state = 'approved', submitted_by = created_by, submitted_at = now()",
+        "update expenses set decided_by = created_by, decided_at = now()",
+        "update expenses set state = 'void'",
+        "update expenses set void_reason = 'x'",
+        "update expenses set category_id = gen_random_uuid()",
+    ],
+)
+async def test_postgresql_refuses_a_row_that_no_move_leads_to(finance: RunningModule, statement: str) -> None:
+    person = await finance.person()
+    await add(person)
+    with pytest.raises(asyncpg.IntegrityConstraintViolationError):
+        await in_company(finance, person, statement)

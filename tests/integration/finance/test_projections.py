@@ -579,6 +579,7 @@ async def test_an_operator_replays_a_copy(copies: Copies, tmp_path: Path) -> Non
     company, events = await told(copies)
     await change(copies, company, delete(ProjectedEvent))
     environment = {f"KISUM_FINANCE_{name}": value for name, value in copies.settings.items()}
+    environment["KISUM_FINANCE_FILES_URL"] = (tmp_path / "files").as_uri()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "cli", "replay", "finance", "--projection", EVENTS.name),
         env={**os.environ, **environment, "KISUM_HOME": str(tmp_path / "nowhere")},

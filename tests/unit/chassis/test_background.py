@@ -130,10 +130,8 @@ def test_only_a_service_without_an_access_cache_asks_kafka_whether_it_is_ready(
 
     monkeypatch.setattr("chassis.application.KafkaProbe", Noted)
     common = {name: value for name, value in SETTINGS.items() if "key" not in name}
-    build_app(
-        finance,
-        FinanceSettings.model_validate({**common, "root_public_key": "A" * 43, "access_folder": tmp_path / "access"}),
-    )
+    own = {"root_public_key": "A" * 43, "access_folder": tmp_path / "access", "files_url": tmp_path.as_uri()}
+    build_app(finance, FinanceSettings.model_validate({**common, **own}))
     assert built == []
     build_app(auth, AuthSettings(**SETTINGS))
     assert len(built) == 1

@@ -84,6 +84,24 @@ def test_a_line_is_rounded_half_up_to_the_minor_unit(amount: Decimal, currency: 
 
 
 @pytest.mark.parametrize(
+    ("amount", "currency", "expected"),
+    [
+        (None, None, Money(150, "USD")),
+        ("2", None, Money(200, "USD")),
+        (None, "EUR", Money(150, "EUR")),
+        (None, "BHD", Money(1500, "BHD")),
+        ("2", "JPY", Money(2, "JPY")),
+    ],
+)
+def test_either_text_of_an_amount_is_edited_by_itself(
+    amount: str | None, currency: str | None, expected: Money
+) -> None:
+    assert Money(150, "USD").edited(amount, currency) == expected
+    with pytest.raises(AmountInvalidError):
+        Money(150, "USD").edited(None, "JPY")
+
+
+@pytest.mark.parametrize(
     ("number", "whole"),
     [
         ("0.5", 1),

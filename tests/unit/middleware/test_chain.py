@@ -46,6 +46,7 @@ KEY = Ed25519PrivateKey.generate()
 SESSION = new_id()
 READ = Permission("finance.expenses.read", scope=ScopeSource.FILTER)
 READ_ONE = Permission("finance.expenses.read", scope=ScopeSource.OBJECT)
+APPROVE = Permission("finance.expenses.approve", scope=ScopeSource.OBJECT)
 MANAGE = Permission("finance.rates.manage", scope=NoScope("rates are the company's"))
 NO_COMPANY: dict[str, Any] = {"kisum-company-id": None}
 EVERY_GUARD: list[Guard] = [SignedIn(), ActiveMember(), CompanyAdmin(), PlatformAdmin(), READ, READ_ONE, MANAGE]
@@ -438,6 +439,22 @@ async def test_an_object_is_judged_by_its_values(caller: Caller) -> None:
     assert "business unit" in error.detail
     with pytest.raises(OutOfScopeError):
         context.require_scope({})
+
+
+async def test_who_is_over_a_limit_is_told_the_limit_it_takes(caller: Caller) -> None:
+    scopes = {"business_unit": "*", "event": "*", "approval_limit": ("USD:100",)}
+    held = grant(caller.local.user_id, permissions=(APPROVE.key,), scopes=scopes)
+    caller.local.hold(held)
+    context = await caller.access(APPROVE)
+    place = {"business_unit": "a", "event": "e"}
+    context.require_scope({**place, "approval_limit": "USD:100"})
+    with pytest.raises(OutOfScopeError) as caught:
+        context.require_scope({**place, "approval_limit": "USD:101"})
+    assert (caught.value.code, caught.value.limit, caught.value.permission) == ("out_of_scope", "USD:101", APPROVE.key)
+    assert "USD:101" in caught.value.detail
+    with pytest.raises(OutOfScopeError) as caught:
+        context.require_scope(place)
+    assert caught.value.limit is None
 
 
 async def test_a_list_is_filtered(caller: Caller) -> None:

@@ -5,8 +5,8 @@ from alembic import op
 
 from chassis.projections import create_projection
 
-revision = "0010"
-down_revision = "0002"
+revision = "0009"
+down_revision = "0008"
 branch_labels = None
 depends_on = None
 

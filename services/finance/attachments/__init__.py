@@ -1,0 +1,1 @@
+"""The files that prove an expense: receipts, invoices, photographs of them."""

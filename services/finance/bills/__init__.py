@@ -1,0 +1,1 @@
+"""What others ask the company to pay, until it is paid."""

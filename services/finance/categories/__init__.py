@@ -1,0 +1,1 @@
+"""What a company divides its expenses into: a list of its own."""

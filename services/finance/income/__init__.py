@@ -1,0 +1,1 @@
+"""What the company earned, on which event and for which business unit."""

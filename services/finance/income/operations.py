@@ -1,0 +1,167 @@
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from datetime import date, datetime
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import ColumnElement
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from access.scopes import ScopeFilter, ScopeValue
+from chassis.audit import Snapshot, record, snapshot
+from chassis.paging import Listing, Page, PageRequest
+from chassis.preconditions import Expected
+from contracts.identifiers import CompanyId, new_id
+from middleware.context import AccessContext
+from services.finance.income import rules
+from services.finance.income.rules import IncomeDetails, IncomeKind, IncomeState
+from services.finance.income.tables import Income
+from services.finance.periods.tables import hold_open
+
+LISTING: Final = Listing(
+    Income,
+    sorts={"created": Income.id, "received_on": Income.received_on},
+    default="-created",
+    scopes={"business_unit": Income.business_unit_id, "event": Income.event_id},
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class IncomeFilter:
+    """Which income is asked for; None asks for all. Days are from the first up to, and without, the second."""
+
+    states: tuple[IncomeState, ...] | None = None
+    kinds: tuple[IncomeKind, ...] | None = None
+    business_unit_id: UUID | None = None
+    event_id: UUID | None = None
+    received_from: date | None = None
+    received_before: date | None = None
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        asked = ((condition, getattr(self, name)) for name, condition in _CONDITIONS.items())
+        return [condition(value) for condition, value in asked if value is not None]
+
+
+_CONDITIONS: Final[Mapping[str, Callable[[Any], ColumnElement[bool]]]] = {
+    "states": Income.state.in_,
+    "kinds": Income.kind.in_,
+    "business_unit_id": Income.business_unit_id.__eq__,
+    "event_id": Income.event_id.__eq__,
+    "received_from": Income.received_on.__ge__,
+    "received_before": Income.received_on.__lt__,
+}
+
+
+def scope_of(details: IncomeDetails) -> Mapping[str, ScopeValue]:
+    return {"business_unit": details.business_unit_id, "event": details.event_id}
+
+
+async def add(work: AsyncSession, access: AccessContext, details: IncomeDetails, *, now: datetime) -> Income:
+    """Put down income. Raises OutOfScopeError, PeriodClosedError and what `rules.check_income` raises."""
+    access.require_scope(scope_of(details))
+    rules.check_income(details, now.date())
+    await hold_open(work, access.company_id, details.received_on)
+    income = Income(
+        id=new_id(),
+        company_id=access.company_id,
+        state=IncomeState.RECORDED.value,
+        created_by=access.user_id,
+        created_at=now,
+        version=0,
+        **_values(details),
+    )
+    work.add(income)
+    return _write(work, access, income, "add", now=now)
+
+
+async def edit(
+    work: AsyncSession,
+    access: AccessContext,
+    income_id: UUID,
+    changes: Mapping[str, Any],
+    *,
+    expected: Expected,
+    now: datetime,
+) -> Income:
+    """Change what is written down of income; `changes` are fields of IncomeDetails, the amount as two texts of which
+    either may be missing. What changes nothing leaves no trace.
+
+    Raises IncomeUnknownError, OutOfScopeError for where it is and where it would go, VersionMismatchError,
+    IncomeVoidError, CurrencyUnknownError, PeriodClosedError and what `rules.check_income` raises.
+    """
+    income = await _locked(work, access, income_id, expected)
+    before = details_of(income)
+    amount = before.amount.edited(changes.get("amount"), changes.get("currency"))
+    others = {name: value for name, value in changes.items() if name not in {"amount", "currency"}}
+    details = replace(before, amount=amount, **others)
+    access.require_scope(scope_of(details))
+    rules.check_editable(IncomeState(income.state))
+    rules.check_income(details, now.date())
+    if details == before:
+        return income
+    await hold_open(work, access.company_id, before.received_on, details.received_on)
+    said = snapshot(income)
+    for name, value in _values(details).items():
+        setattr(income, name, value)
+    return _write(work, access, income, "edit", now=now, before=said)
+
+
+async def void(
+    work: AsyncSession, access: AccessContext, income_id: UUID, reason: str, *, expected: Expected, now: datetime
+) -> Income:
+    """Take back what was put down in error.
+
+    Raises IncomeUnknownError, OutOfScopeError, VersionMismatchError, IllegalMoveError or PeriodClosedError.
+    """
+    income = await _locked(work, access, income_id, expected)
+    state = rules.MOVES.move(IncomeState(income.state), "void")
+    await hold_open(work, access.company_id, income.received_on)
+    said = snapshot(income)
+    income.state, income.void_reason = state.value, reason
+    return _write(work, access, income, "void", now=now, before=said)
+
+
+async def page(
+    work: AsyncSession, company_id: CompanyId, scope: ScopeFilter, asked: PageRequest, wanted: IncomeFilter
+) -> Page[Income]:
+    """The company's income in scope. Raises SortUnknownError or CursorInvalidError."""
+    return await LISTING.page(work, asked, company_id=company_id, scope=scope, where=wanted.conditions())
+
+
+async def one(work: AsyncSession, access: AccessContext, income_id: UUID, *, locked: bool = False) -> Income:
+    """Raises IncomeUnknownError, for another company's too, or OutOfScopeError."""
+    found = await work.get(Income, income_id, with_for_update=locked or None)
+    if found is None or found.company_id != access.company_id:
+        raise rules.IncomeUnknownError
+    access.require_scope(scope_of(details_of(found)))
+    return found
+
+
+def details_of(income: Income) -> IncomeDetails:
+    said = {field.name: getattr(income, field.name) for field in fields(IncomeDetails)}
+    return IncomeDetails(**{**said, "kind": IncomeKind(income.kind)})
+
+
+def _values(details: IncomeDetails) -> dict[str, Any]:
+    return {field.name: getattr(details, field.name) for field in fields(details)}
+
+
+async def _locked(work: AsyncSession, access: AccessContext, income_id: UUID, expected: Expected) -> Income:
+    income = await one(work, access, income_id, locked=True)
+    expected.check(income.version)
+    return income
+
+
+def _write(
+    work: AsyncSession,
+    access: AccessContext,
+    income: Income,
+    action: str,
+    *,
+    now: datetime,
+    before: Snapshot | None = None,
+) -> Income:
+    """What belongs to every write: a new version and an audit entry."""
+    income.version += 1
+    record(work, income, action, actor=access.user_id, now=now, before=before)
+    return income

@@ -1,0 +1,1 @@
+"""The months of a company's books: open until somebody closes them."""

@@ -1,0 +1,1 @@
+"""The exchange rates a company reckons with, day by day."""

@@ -1,0 +1,118 @@
+"""The rates of a day, and what an amount of that day is in another currency."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+from decimal import Decimal
+from typing import Final
+
+from contracts.errors import DomainError, Kind
+from contracts.exchange import ExchangeRate, RateInvalidError, convert_through_base
+from contracts.money import MINOR_UNIT_DIGITS, CurrencyUnknownError, Money
+
+
+class RatesUnknownError(DomainError):
+    """Also for another company's: the two answers are equal."""
+
+    kind = Kind.NOT_FOUND
+    code = "rates_unknown"
+    title = "There are no such rates"
+
+    def __init__(self) -> None:
+        super().__init__("This company has no rates with this id.")
+
+
+class RatesDateRefusedError(DomainError):
+    kind = Kind.INVALID
+    code = "rates_date_refused"
+    title = "There cannot be rates of this day"
+    pointer = "/day"
+
+
+class BaseUnknownError(CurrencyUnknownError):
+    """As of any currency, at the place where the base is said."""
+
+    pointer = "/base"
+
+
+class RatesInvalidError(DomainError):
+    """Which one and why is in the detail."""
+
+    kind = Kind.INVALID
+    code = "rates_invalid"
+    title = "One of these is not an exchange rate"
+    pointer = "/rates"
+
+
+class NoRateError(DomainError):
+    """The rate of another day is not taken instead, and none is made by turning another round."""
+
+    kind = Kind.CONFLICT
+    code = "no_rate"
+    title = "There is no rate for this day"
+
+
+class TargetUnknownError(CurrencyUnknownError):
+    """As of any currency, at the place where a total is asked for in it."""
+
+    pointer = "?currency"
+
+
+#: Rates are the whole company's, so they are not for those to set who are bound to a part of it.
+SCOPE: Final[Mapping[str, None]] = {"business_unit": None, "event": None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rates:
+    """The rates of a day from one source: one unit of `base` is `values[quote]` of the quote."""
+
+    day: date
+    base: str
+    source: str
+    values: Mapping[str, Decimal]
+
+    def rate(self, quote: str) -> ExchangeRate:
+        """Raises NoRateError."""
+        if quote not in self.values:
+            raise NoRateError(f"The rates of {self.day} say nothing of {quote}.", day=str(self.day), currency=quote)
+        return ExchangeRate(self.base, quote, self.values[quote], self.source, self.day)
+
+
+def check_rates(rates: Rates, today: date) -> None:
+    """Raises RatesDateRefusedError, BaseUnknownError or RatesInvalidError."""
+    # Somewhere it is tomorrow already.
+    if rates.day > today + timedelta(days=1):
+        raise RatesDateRefusedError(f"{rates.day} has not come yet.")
+    if rates.base not in MINOR_UNIT_DIGITS:
+        raise BaseUnknownError(f"{rates.base!r} is not an ISO 4217 currency.")
+    if not rates.values:
+        raise RatesInvalidError("There is none.")
+    for quote in rates.values:
+        if quote not in MINOR_UNIT_DIGITS:
+            raise RatesInvalidError(f"{quote!r} is not an ISO 4217 currency.", quote=quote)
+        try:
+            rates.rate(quote)
+        except RateInvalidError as error:
+            raise RatesInvalidError(f"{quote}: {error.detail}", quote=quote) from None
+
+
+def check_target(currency: str) -> None:
+    """Raises TargetUnknownError."""
+    if currency not in MINOR_UNIT_DIGITS:
+        raise TargetUnknownError(f"{currency!r} is not an ISO 4217 currency.")
+
+
+def converted(amount: Money, day: date, target: str, rates: Rates | None) -> Money:
+    """What an amount of a day is in another currency by the rates of that day, None where there are none.
+
+    Between two currencies of which neither is the base the way leads through it. Raises NoRateError.
+    """
+    if amount.currency == target:
+        return amount
+    if rates is None:
+        raise NoRateError(f"There are no rates of {day}.", day=str(day), currency=amount.currency)
+    if amount.currency == rates.base:
+        return rates.rate(target).convert(amount)
+    if target == rates.base:
+        return rates.rate(amount.currency).convert(amount)
+    return convert_through_base(amount, rates.rate(amount.currency), rates.rate(target))

@@ -1,0 +1,175 @@
+from datetime import date, timedelta
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import asyncpg
+import pytest
+
+from contracts.identifiers import new_id
+from contracts.money import Money, total
+from infra.clock import utc_now
+from tests.harness.modules import Person, RunningModule
+from tests.integration.finance.test_expenses import ONE, OTHER
+
+STAGE, SOUND = str(new_id()), str(new_id())
+PARTIES = pytest.mark.parametrize(("party", "column"), [("vendors", "vendor_id"), ("agencies", "agency_id")])
+TODAY = utc_now().date()
+THIS_MONTH = TODAY.replace(day=1)
+LAST_MONTH = (THIS_MONTH - timedelta(days=1)).replace(day=1)
+
+
+async def put(finance: RunningModule, person: Person, *rows: dict[str, Any]) -> None:
+    """Expenses in states that several people would have to take them to."""
+    connection = await asyncpg.connect(finance.database_url)
+    try:
+        async with connection.transaction():
+            await connection.execute("select set_config('app.company_id', $1, true)", str(person.company_id))
+            for row in rows:
+                given = {
+                    "id": new_id(),
+                    "company_id": person.company_id,
+                    "description": "Stage",
+                    "amount_minor": 1000,
+                    "currency": "USD",
+                    "incurred_on": THIS_MONTH,
+                    "state": "approved",
+                    "created_by": new_id(),
+                    "created_at": utc_now(),
+                    **row,
+                }
+                if given["state"] not in {"draft", "void"}:
+                    given |= {"submitted_by": given["created_by"], "submitted_at": utc_now()}
+                if given["state"] not in {"draft", "submitted", "void"}:
+                    given |= {"decided_by": new_id(), "decided_at": utc_now()}
+                if given["state"] == "paid":
+                    given |= {"scheduled_for": given["incurred_on"], "paid_on": given["incurred_on"]}
+                places = ", ".join(f"${number}" for number in range(1, len(given) + 1))
+                statement = f"insert into expenses ({', '.join(given)}) values ({places})"  # noqa: S608 - our own names
+                await connection.execute(statement, *given.values())
+    finally:
+        await connection.close()
+
+
+async def shown(person: Person, party: str, query: str = "") -> dict[str, Any]:
+    answer = await person.call("GET", f"/dashboards/{party}{query}")
+    assert answer.status_code == 200, answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+def in_months(part: dict[str, Any]) -> dict[str, str]:
+    return {each["month"]: each["amount"] for each in part["months"] if each["amount"].strip("0.")}
+
+
+def in_ages(part: dict[str, Any]) -> dict[str, str]:
+    return {each["age"]: each["amount"] for each in part["ages"] if each["amount"].strip("0.")}
+
+
+@PARTIES
+async def test_what_was_agreed_to_is_shown_by_party_month_and_age(
+    finance: RunningModule, party: str, column: str
+) -> None:
+    person = await finance.person()
+    old = TODAY - timedelta(days=45)
+    await put(
+        finance,
+        person,
+        {column: STAGE, "amount_minor": 10050},
+        {column: STAGE, "amount_minor": 20000, "incurred_on": LAST_MONTH, "state": "paid"},
+        {column: SOUND, "amount_minor": 500, "state": "scheduled", "scheduled_for": old},
+        {column: SOUND, "amount_minor": 7, "currency": "JPY", "state": "scheduled", "scheduled_for": TODAY},
+        {"amount_minor": 300, "state": "paid"},
+        *({column: STAGE, "state": state} for state in ("draft", "submitted")),
+        {column: STAGE, "state": "rejected", "rejection_reason": "no"},
+        {column: STAGE, "state": "void", "void_reason": "no"},
+    )
+    body = await shown(person, party)
+    assert body["party"] == party.removesuffix("s").replace("agencie", "agency")
+    yen, dollar = body["currencies"]
+    assert (yen["currency"], yen["sum"]["spent"], in_ages(yen["sum"])) == ("JPY", "7", {"not_due": "7"})
+    assert [(line["id"], line["spent"]) for line in dollar["lines"]] == [
+        (STAGE, "300.50"),
+        (SOUND, "5.00"),
+        (None, "3.00"),
+    ]
+    stage, sound, nobody = dollar["lines"]
+    assert in_months(stage) == {LAST_MONTH.isoformat(): "200.00", THIS_MONTH.isoformat(): "100.50"}
+    assert in_ages(sound) == {"days_31_to_60": "5.00"}
+    assert in_ages(nobody) == {}
+    assert (dollar["sum"]["spent"], dollar["sum"]["owed"]) == ("308.50", "105.50")
+    for name in ("spent", "owed"):
+        lines = [Money.parse(line[name], "USD") for line in dollar["lines"]]
+        assert Money.parse(dollar["sum"][name], "USD") == total(lines, "USD")
+
+
+async def test_only_what_is_in_scope_is_added_up(finance: RunningModule) -> None:
+    admin = await finance.person()
+    await put(
+        finance,
+        admin,
+        {"vendor_id": STAGE, "business_unit_id": ONE, "amount_minor": 100},
+        {"vendor_id": STAGE, "business_unit_id": OTHER, "amount_minor": 10_000},
+        {"vendor_id": SOUND, "business_unit_id": ONE, "event_id": OTHER, "amount_minor": 1_000_000},
+        {"vendor_id": SOUND, "amount_minor": 100_000_000},
+    )
+    scoped = await finance.person(admin.company_id, scopes={"business_unit": (ONE,), "event": "*"})
+    (dollar,) = (await shown(scoped, "vendors"))["currencies"]
+    assert [(line["id"], line["spent"]) for line in dollar["lines"]] == [(SOUND, "10000.00"), (STAGE, "1.00")]
+    assert dollar["sum"]["spent"] == "10001.00"
+    both = await finance.person(admin.company_id, scopes={"business_unit": (ONE,), "event": (OTHER,)})
+    (dollar,) = (await shown(both, "vendors"))["currencies"]
+    assert [line["id"] for line in dollar["lines"]] == [SOUND]
+    nobody = await finance.person(admin.company_id, scopes={"business_unit": (), "event": "*"})
+    stranger = await finance.person()
+    for person in (nobody, stranger):
+        assert (await shown(person, "vendors"))["currencies"] == []
+        picture = await person.call("GET", "/dashboards/vendors/picture")
+        assert "USD" not in picture.text
+
+
+async def test_months_are_chosen_and_what_is_owed_is_not_bounded_by_them(finance: RunningModule) -> None:
+    person = await finance.person()
+    await put(
+        finance,
+        person,
+        {"incurred_on": date(2025, 1, 31), "amount_minor": 100},
+        {"incurred_on": date(2025, 2, 1), "amount_minor": 200},
+    )
+    body = await shown(person, "vendors", "?from=2025-01-01&before=2025-02-01")
+    assert (body["first_day"], body["end_day"]) == ("2025-01-01", "2025-02-01")
+    (dollar,) = body["currencies"]
+    assert (dollar["sum"]["spent"], dollar["sum"]["owed"]) == ("1.00", "3.00")
+    for query, pointer in {
+        "from=2025-02-01&before=2025-02-01": "?before",
+        "from=x": "?from",
+        "before=9": "?before",
+    }.items():
+        refused = await person.call("GET", f"/dashboards/vendors?{query}")
+        assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, pointer)
+
+
+@PARTIES
+async def test_the_picture_and_the_document_say_the_same(finance: RunningModule, party: str, column: str) -> None:
+    person = await finance.person()
+    await put(finance, person, {column: STAGE, "amount_minor": 123456})
+    picture = await person.call("GET", f"/dashboards/{party}/picture")
+    assert picture.headers["Content-Type"] == "image/svg+xml"
+    assert picture.headers["X-Content-Type-Options"] == "nosniff"
+    assert "sandbox" in picture.headers["Content-Security-Policy"]
+    drawn = ET.fromstring(picture.content)  # noqa: S314 - it is our own
+    texts = [each.text for each in drawn.iter()]
+    assert f"{THIS_MONTH:%Y-%m}: 1234.56 USD" in texts
+    assert "1234.56 USD" in texts
+    assert not [each for each in drawn.iter() if each.tag.endswith("script")]
+    document = await person.call("GET", f"/dashboards/{party}/document")
+    assert document.headers["Content-Type"] == "application/pdf"
+    assert document.headers["Content-Disposition"].startswith("attachment; ")
+    assert document.content.startswith(b"%PDF-")
+
+
+async def test_who_may_see_expenses_and_no_dashboards_sees_none(finance: RunningModule) -> None:
+    person = await finance.person(permissions=("finance.expenses.read",))
+    for party in ("vendors", "agencies"):
+        for form in ("", "/picture", "/document"):
+            refused = await person.call("GET", f"/dashboards/{party}{form}")
+            assert (refused.status_code, refused.json()["code"]) == (403, "permission_missing")
