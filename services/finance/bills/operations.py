@@ -123,6 +123,7 @@ async def edit(
     await hold_open(work, access.company_id, before.billed_on, details.billed_on)
     said = snapshot(bill)
     _set(bill, details)
+    bill.changed_by = access.user_id
     return _write(work, access, bill, "edit", now=now, before=said)
 
 
@@ -134,7 +135,9 @@ async def approve(
     Raises BillUnknownError, OutOfScopeError, VersionMismatchError, PeriodClosedError and what `rules.approved` raises.
     """
     bill = await _locked(work, access, bill_id, expected)
-    progress = rules.approved(progress_of(bill), access.user_id, now, bill.created_by)
+    progress = rules.approved(
+        progress_of(bill), access.user_id, now, created_by=bill.created_by, changed_by=bill.changed_by
+    )
     return await _move(work, access, bill, "approve", progress, now=now)
 
 
