@@ -21,7 +21,7 @@ import lmdb
 
 from access.folder import CacheFolder, NoCacheError, holder_of
 from access.freshness import OWNERS, OwnerFreshness
-from access.records import fingerprint, is_quarantined, quarantined, stands_in, version_of
+from access.records import fingerprint, is_quarantined, lost, quarantined, takes_its_revision, version_of
 
 #: A topic by the registry's name, and a partition.
 Partition = tuple[str, int]
@@ -530,9 +530,12 @@ class Cache:
             if found is not None and version_of(found) >= version_of(known):
                 if version_of(found) > version_of(known) or is_quarantined(found) or not is_quarantined(known):
                     continue
-                known = found
+                if takes_its_revision(key, known):
+                    continue
             reason = transaction.get(_FLAG + key, db=live) or (_GONE if found is None else _OLDER).encode()
-            transaction.put(key, quarantined(known), db=other)
+            # What could not be read is newer than anything that was: only something newer lifts it.
+            is_unreadable = found is not None and is_quarantined(found)
+            transaction.put(key, quarantined(known) if is_unreadable else lost(known), db=other)
             transaction.put(_FLAG + key, reason, db=other)
             carried.append(Flag(key, reason.decode()))
         return carried
@@ -571,7 +574,7 @@ class Cache:
         known = transaction.get(change.key, db=database)
         if known is not None:
             if (change.epoch, change.version) < version_of(known) or (
-                (change.epoch, change.version) == version_of(known) and not stands_in(change.key, known)
+                (change.epoch, change.version) == version_of(known) and not takes_its_revision(change.key, known)
             ):
                 return False
             if is_quarantined(known):

@@ -15,6 +15,11 @@ from access.records import (
     Membership,
     PermissionTable,
     capability_mark,
+    grant_at,
+    has_capability,
+    holds,
+    is_active,
+    opens,
     permissions_key,
 )
 from access.scopes import ScopeValue, first_outside
@@ -64,27 +69,28 @@ class Requirement:
 
 
 class Decision:
-    """An answer, and what it was judged by. `reason` is None where the request is allowed."""
+    """An answer, and what it was judged by. `reason` is None where the request is allowed.
 
-    __slots__ = ("age_us", "detail", "entitlement", "grant", "membership", "permissions", "reason")
+    It is made for every request, and what it was judged by is read by few: the records are kept as they are stored.
+    """
+
+    __slots__ = ("_entitlement", "_grant_at", "_membership", "age_us", "detail", "permissions", "reason")
 
     def __init__(
         self,
         reason: Reason | None,
-        membership: Membership | None = None,
-        entitlement: Entitlement | None = None,
+        membership: bytes | None = None,
+        entitlement: bytes | None = None,
         permissions: PermissionTable | None = None,
-        grant: Grant | None = None,
-        *,
+        grant_at: int = 0,
         detail: str | None = None,
     ) -> None:
         self.reason = reason
-        self.membership = membership
+        self._membership = membership
+        self._entitlement = entitlement
         #: None where the layers before it already decided.
-        self.entitlement = entitlement
         self.permissions = permissions
-        #: The grant of the required module.
-        self.grant = grant
+        self._grant_at = grant_at
         #: The scope type of an object out of scope, the missing capability, or why the state is not known.
         self.detail = detail
         #: How old the state judged by was, in microseconds; None where that is not known either.
@@ -93,6 +99,26 @@ class Decision:
     @property
     def allowed(self) -> bool:
         return self.reason is None
+
+    @property
+    def membership(self) -> Membership | None:
+        return None if self._membership is None else Membership(self._membership)
+
+    @property
+    def entitlement(self) -> Entitlement | None:
+        """None where the layers before it already decided."""
+        return None if self._entitlement is None else Entitlement(self._entitlement)
+
+    @property
+    def grant(self) -> Grant | None:
+        """The grant of the required module."""
+        return Grant(self._membership, self._grant_at) if self._membership is not None and self._grant_at else None
+
+    def refused(self, reason: Reason, detail: str) -> "Decision":
+        """The same judgement with another outcome: what was asked for turned out to be something else."""
+        other = Decision(reason, self._membership, self._entitlement, self.permissions, self._grant_at, detail)
+        other.age_us = self.age_us
+        return other
 
     def __repr__(self) -> str:
         """For test failures and logs."""
@@ -103,8 +129,8 @@ QUARANTINED_DETAIL: Final = "its newest state could not be read"
 
 
 def decide(  # noqa: C901, PLR0911  one answer per layer, in their order
-    membership: Membership | None,
-    entitlement: Entitlement | None,
+    membership: bytes | None,
+    entitlement: bytes | None,
     permissions: PermissionTable | None,
     requirement: Requirement,
     now: int,
@@ -116,36 +142,30 @@ def decide(  # noqa: C901, PLR0911  one answer per layer, in their order
     """
     if membership is None:
         return Decision(Reason.NOT_A_MEMBER)
-    if not membership.is_active:
+    if not is_active(membership):
         return _inactive(membership)
     if entitlement is None:
         return Decision(Reason.BASE_INACTIVE, membership)
-    if not entitlement.opens(requirement.module_id, now):
-        refused, detail = _entitlement_refusal(entitlement, now)
+    if not opens(entitlement, requirement.module_id, now):
+        refused, detail = _entitlement_refusal(Entitlement(entitlement), now)
         return Decision(refused, membership, entitlement, detail=detail)
-    if requirement.capability_mark is not None and not entitlement.has_capability(requirement.capability_mark):
+    if requirement.capability_mark is not None and not has_capability(entitlement, requirement.capability_mark):
         return Decision(Reason.CAPABILITY_MISSING, membership, entitlement, detail=requirement.capability)
-    grant = membership.grant(requirement.module_id)
-    if grant is None:
+    position = grant_at(membership, requirement.module_id)
+    if not position:
         return Decision(Reason.MODULE_NOT_GRANTED, membership, entitlement)
     if permissions is None:
-        return Decision(Reason.PERMISSION_MISSING, membership, entitlement, None, grant)
+        return Decision(Reason.PERMISSION_MISSING, membership, entitlement, None, position)
     if permissions.is_unknown:
-        return Decision(
-            Reason.STATE_UNKNOWN,
-            membership,
-            entitlement,
-            permissions,
-            grant,
-            detail=f"permissions: {QUARANTINED_DETAIL}",
-        )
-    if not grant.holds(permissions.required(requirement.bit), now):
-        return Decision(Reason.PERMISSION_MISSING, membership, entitlement, permissions, grant)
+        detail = f"permissions: {QUARANTINED_DETAIL}"
+        return Decision(Reason.STATE_UNKNOWN, membership, entitlement, permissions, position, detail)
+    if not holds(membership, position, permissions.required(requirement.bit), now):
+        return Decision(Reason.PERMISSION_MISSING, membership, entitlement, permissions, position)
     if values is not None:
-        outside = first_outside(grant.scopes(), requirement.scope_types, values)
+        outside = first_outside(Grant(membership, position).scopes(), requirement.scope_types, values)
         if outside is not None:
-            return Decision(Reason.OUT_OF_SCOPE, membership, entitlement, permissions, grant, detail=outside)
-    return Decision(None, membership, entitlement, permissions, grant)
+            return Decision(Reason.OUT_OF_SCOPE, membership, entitlement, permissions, position, outside)
+    return Decision(None, membership, entitlement, permissions, position)
 
 
 def _entitlement_refusal(entitlement: Entitlement, now: int) -> tuple[Reason, str | None]:
@@ -157,28 +177,28 @@ def _entitlement_refusal(entitlement: Entitlement, now: int) -> tuple[Reason, st
     return Reason.MODULE_NOT_ENTITLED, None
 
 
-def decide_active_member(membership: Membership | None) -> Decision:
+def decide_active_member(membership: bytes | None) -> Decision:
     """Guard A: any active membership, whatever the company has bought."""
     if membership is None:
         return Decision(Reason.NOT_A_MEMBER)
-    return Decision(None, membership) if membership.is_active else _inactive(membership)
+    return Decision(None, membership) if is_active(membership) else _inactive(membership)
 
 
-def _inactive(membership: Membership) -> Decision:
-    if membership.is_unknown:
+def _inactive(membership: bytes) -> Decision:
+    if Membership(membership).is_unknown:
         return Decision(Reason.STATE_UNKNOWN, membership, detail=f"membership: {QUARANTINED_DETAIL}")
     return Decision(Reason.MEMBERSHIP_INACTIVE, membership)
 
 
-def decide_company_admin(membership: Membership | None) -> Decision:
+def decide_company_admin(membership: bytes | None) -> Decision:
     """Guard T: a TENANT_SUPERADMIN. The flag opens no module: it never stands in for a permission row."""
     decision = decide_active_member(membership)
-    if decision.reason is None and membership is not None and not membership.superadmin:
+    if decision.reason is None and membership is not None and not Membership(membership).superadmin:
         return Decision(Reason.PERMISSION_MISSING, membership)
     return decision
 
 
-def decide_platform_admin(membership: Membership | None) -> Decision:
+def decide_platform_admin(membership: bytes | None) -> Decision:
     """Guard P: an active membership of the company `platform`, which is the one to be given here.
 
     Who has none is told that the permission is missing: they asked for no company.

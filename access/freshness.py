@@ -150,29 +150,24 @@ class Window:
     It holds while both owners are inside the bound and the clocks have not moved apart; outside, `judge` says why.
     """
 
-    __slots__ = ("_age_base", "_source_ahead", "apart_max", "apart_min", "boot_max")
+    __slots__ = ("_age_base", "_apart_max", "_apart_min", "_boot_max", "_source_ahead")
 
     def __init__(self, owners: Iterable[OwnerFreshness], bounds: Bounds, *, reading: bool) -> None:
         heard = list(owners)
         skew = int(bounds.skew_seconds * SECOND)
         bound = int((bounds.hard_reading_seconds if reading else bounds.hard_seconds) * SECOND)
         apart = [owner.received_wall - owner.received_boot for owner in heard]
-        self.apart_min, self.apart_max = max(apart) - skew, min(apart) + skew
+        self._apart_min, self._apart_max = max(apart) - skew, min(apart) + skew
         self._age_base = min(owner.received_boot - owner.lag for owner in heard)
         #: -1 never holds.
-        self.boot_max = -1 if any(owner.ahead or not owner.as_of for owner in heard) else self._age_base + bound
+        self._boot_max = -1 if any(owner.ahead or not owner.as_of for owner in heard) else self._age_base + bound
         self._source_ahead = max(owner.as_of - owner.received_boot for owner in heard)
 
-    def holds(self, wall: int, boot: int) -> bool:
-        return boot <= self.boot_max and self.apart_min <= wall - boot <= self.apart_max
-
-    def now(self, wall: int, boot: int) -> int:
-        """As `Freshness.now`."""
-        return max(wall, boot + self._source_ahead)
-
-    def age(self, boot: int) -> int:
-        """As `Freshness.age`."""
-        return max(0, boot - self._age_base)
+    def at(self, wall: int, boot: int) -> tuple[int, int] | None:
+        """`now` and `age` of `Freshness`; None where it does not hold."""
+        if boot > self._boot_max or not self._apart_min <= wall - boot <= self._apart_max:
+            return None
+        return max(wall, boot + self._source_ahead), max(0, boot - self._age_base)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ HEARTBEAT_TOPICS: Final[Mapping[str, Topic]] = {
 #: The version of a heartbeat is a time in microseconds: some day in 2255.
 HEARTBEAT_VERSION_MAX: Final = 2**53
 _KID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,120}")
+_ID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _SLUG: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
@@ -82,10 +83,9 @@ def _person(text: str) -> bytes:
 
 
 def _uuid(text: str) -> UUID:
-    value = UUID(text)
-    if str(value) != text:
+    if not _ID.fullmatch(text):
         raise ValueError("not the one form of a UUID")
-    return value
+    return UUID(int=int(text.replace("-", ""), 16))
 
 
 _SUBJECTS: Final[Mapping[str, Callable[[str], bytes]]] = {

@@ -32,14 +32,13 @@ from access.ingest import (
     partition_of,
 )
 from access.records import (
-    Entitlement,
-    Membership,
     PermissionTable,
     membership_key,
     sessions_key,
     sessions_of,
     signing_key_key,
     signing_key_of,
+    version_of,
 )
 from access.scopes import ScopeValue
 from access.unknown import StateUnknownError
@@ -101,8 +100,7 @@ class AccessPath:
         self._clocks = clocks
         self._bounds = bounds
         self._wall, self._boot = clocks.wall_us, clocks.boot_us
-        self._windows_of: Head | None = None
-        self._reading_window = self._writing_window = Window(cache.head().owners, bounds, reading=True)
+        self._take(cache.head())
         self._tables: dict[str, PermissionTable] = {}
         self._has_ended = False
 
@@ -182,12 +180,13 @@ class AccessPath:
         head, membership, entitlement, permissions = self.cache.read_decision(
             b"m" + company + user_id.bytes, b"e" + company, requirement.permissions_key
         )
-        wall, boot = self._wall(), self._boot()
         if self._windows_of is not head:
             self._take(head)
         window = self._reading_window if reading and not requirement.administration else self._writing_window
-        if not (head.complete and boot <= window.boot_max and window.apart_min <= wall - boot <= window.apart_max):
+        moment = window.at(self._wall(), self._boot())
+        if moment is None or not head.complete:
             return self._unknown(head, reading=reading and not requirement.administration)
+        now, age = moment
         if head.is_doubtful:
             doubt = self._doubt(
                 head,
@@ -202,15 +201,8 @@ class AccessPath:
             table = None
         elif table is None or table.raw != permissions:
             table = self._tables[module] = PermissionTable(permissions)
-        decision = decide(
-            None if membership is None else Membership(membership),
-            None if entitlement is None else Entitlement(entitlement),
-            table,
-            requirement,
-            window.now(wall, boot),
-            values,
-        )
-        decision.age_us = window.age(boot)
+        decision = decide(membership, entitlement, table, requirement, now, values)
+        decision.age_us = age
         return decision
 
     def decide_active_member(self, company_id: UUID, user_id: UUID, *, reading: bool) -> Decision:
@@ -256,7 +248,7 @@ class AccessPath:
         record = signing_key_of(raw)
         if record.status is None:
             raise StateUnknownError("the newest state of the key that signed your token could not be read")
-        now = judge(head.owners[_AUTH:], self._clocks, self._bounds, reading=True, names=OWNERS[_AUTH:]).now
+        now = self._auth_now(head)
         return _public_key(record.public_key) if record.verifies(now) else None
 
     def session_is_live(self, user_id: UUID, session_id: UUID, generation: int) -> bool:
@@ -312,17 +304,30 @@ class AccessPath:
     def _take(self, head: Head) -> None:
         self._reading_window = Window(head.owners, self._bounds, reading=True)
         self._writing_window = Window(head.owners, self._bounds, reading=False)
+        self._auth_reading_window = Window(head.owners[_AUTH:], self._bounds, reading=True)
+        self._auth_writing_window = Window(head.owners[_AUTH:], self._bounds, reading=False)
         self._windows_of = head
 
-    def _membership(
-        self, company_id: UUID, user_id: UUID, *, reading: bool
-    ) -> tuple[Membership | None, Decision | None]:
+    def _auth_at(self, head: Head, *, reading: bool) -> tuple[int, int] | None:
+        if self._windows_of is not head:
+            self._take(head)
+        window = self._auth_reading_window if reading else self._auth_writing_window
+        return window.at(self._wall(), self._boot())
+
+    def _auth_now(self, head: Head) -> int:
+        """What expiry is judged at, however old Auth's state is."""
+        moment = self._auth_at(head, reading=True)
+        if moment is not None:
+            return moment[0]
+        return judge(head.owners[_AUTH:], self._clocks, self._bounds, reading=True, names=OWNERS[_AUTH:]).now
+
+    def _membership(self, company_id: UUID, user_id: UUID, *, reading: bool) -> tuple[bytes | None, Decision | None]:
         head, (raw,) = self.cache.read((membership_key(company_id, user_id),))
         unknown = self._unknown_of_auth(head, reading=reading)
         if unknown is None:
             doubt = self._doubt(head, (MEMBERSHIPS, f"{company_id}/{user_id}", raw, _AUTH))
             unknown = None if doubt is None else Decision(Reason.STATE_UNKNOWN, detail=doubt)
-        return None if raw is None else Membership(raw), unknown
+        return raw, unknown
 
     def _aged(self, decision: Decision) -> Decision:
         decision.age_us = self.cache.head().owners[_AUTH].age(self._boot())
@@ -342,6 +347,8 @@ class AccessPath:
     def _unknown_of_auth(self, head: Head, *, reading: bool) -> Decision | None:
         if not head.complete:
             return self._unknown(head, reading=reading)
+        if self._auth_at(head, reading=reading) is not None:
+            return None
         freshness = judge(head.owners[_AUTH:], self._clocks, self._bounds, reading=reading, names=OWNERS[_AUTH:])
         if freshness.doubt is None:
             return None
@@ -356,13 +363,9 @@ class AccessPath:
             if blocked and partition_of(topic, key.encode()) in blocked:
                 return f"a record in this part of {topic} could not be read"
             floor = head.owners[owner].epoch_floor
-            if floor and (raw is None or _epoch(raw) < floor):
+            if floor and (raw is None or version_of(raw)[0] < floor):
                 return f"{OWNERS[owner]} was restored and has not published its state again yet"
         return None
-
-
-def _epoch(raw: bytes) -> int:
-    return int.from_bytes(raw[1:9], "little")
 
 
 def _seconds(age_us: int | None) -> float | None:

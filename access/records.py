@@ -9,11 +9,13 @@ import base64
 import binascii
 import hashlib
 import json
+import re
 import struct
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
+from operator import itemgetter
 from typing import Final, Literal
 from uuid import UUID
 
@@ -35,11 +37,14 @@ from contracts.identifiers import CompanyId, UserId
 from contracts.permissions import PERMISSIONS
 from contracts.services import MODULES
 
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
 NEVER: Final = 2**63 - 1
 _ABSENT: Final = -(2**63)
 
 MODULE_IDS: Final[Mapping[str, int]] = {module: number for number, module in enumerate(MODULES)}
+_BITS: Final[Mapping[str, Mapping[str, int]]] = {
+    module: {key: row.bit for key, row in rows.items()} for module, rows in PERMISSIONS.items()
+}
 _NO_MODULE: Final = 255
 #: A base this reader does not know.
 _FOREIGN_MODULE: Final = 254
@@ -87,15 +92,18 @@ _LIVE: Final = frozenset(
 )
 
 QUARANTINED: Final = 1
+#: Beside it: nothing unreadable came, only the log has what was applied no longer.
+_LOST: Final = 2
 
-_HEAD: Final = struct.Struct("<BQQ")
+# Epochs end at EPOCH_MAX, which is below 2**32.
+_HEAD: Final = struct.Struct("<BIQ")
 _INSTANT: Final = struct.Struct("<q")
 _COUNT: Final = struct.Struct("<I")
 _TIMED: Final = struct.Struct("<Bq")
 _PART: Final = struct.Struct("<BI")
-_ENTITLEMENT: Final = struct.Struct("<BQQBBBq")
-_SIGNING_KEY: Final = struct.Struct("<BQQBqq32s")
-_SESSIONS: Final = struct.Struct("<BQQQI")
+_ENTITLEMENT: Final = struct.Struct("<BIQBBBq")
+_SIGNING_KEY: Final = struct.Struct("<BIQBqq32s")
+_SESSIONS: Final = struct.Struct("<BIQQI")
 _SESSION: Final = struct.Struct("<16sq")
 _PERMISSION: Final = struct.Struct("<BBB")
 _NO_ALIAS: Final = 255
@@ -107,14 +115,25 @@ _HEAD_SIZE: Final = _HEAD.size
 _WITH_STATUS: Final = (b"m", b"e", b"k")
 _INSTANT_AT: Final = _INSTANT.unpack_from
 _MODULES_AT: Final = _ENTITLEMENT.size
+_CAPABILITIES_AT: Final = _MODULES_AT + len(MODULES) * _INSTANT.size
 _PART_SIZE: Final = _PART.size
 _GRANTS_AT: Final = _HEAD_SIZE + 2
 
 _EPOCH_START: Final = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 _MICROSECOND: Final = timedelta(microseconds=1)
-_UUID_TEXT_LENGTH: Final = 36
+#: The one way to write a UUID.
+_UUID_TEXT: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_UUID_SIZE: Final = 16
 _IS_UUID: Final = 255
 _COUNT_MAX: Final = 255
+#: From here on a count is written in four bytes behind this one.
+_LONG_COUNT: Final = 255
+#: Codes on disk: append only. Other types are written out.
+_SCOPE_TYPES: Final = ("business_unit", "event", "approval_limit", "venue", "space", "artist", "tour")
+_SCOPE_TYPE_CODES: Final = {scope_type: code for code, scope_type in enumerate(_SCOPE_TYPES)}
+_OTHER_SCOPE_TYPE: Final = 127
+#: In the code of a scope type: all of its ids are UUIDs, and nothing is said of each.
+_ALL_UUIDS: Final = 128
 
 #: A newer contract may read what an older one had to put into quarantine.
 _EVENTS: Final = (GrantChanged, PermissionsChanged, SessionsChanged, SigningKeyChanged, EntitlementChanged)
@@ -184,13 +203,16 @@ def version_of(record: bytes) -> tuple[int, int]:
     return epoch, version
 
 
-def stands_in(key: bytes, record: bytes) -> bool:
-    """Whether the record was published as unknown, in place of the state of its revision that the log refused.
+def takes_its_revision(key: bytes, record: bytes) -> bool:
+    """Whether a state of the very revision of the record takes its place, and not only a newer one.
 
-    Should the log take that state later, it is the one of this revision, in whichever order both come.
+    That is so of one published as unknown, in place of the state of its revision that the log refused: should the log
+    take that state later, it is this one, in whichever order both come. And of one the log has lost: the owner of a log
+    that was lost publishes every state again under the version it has.
     """
-    has_status = key[:1] in _WITH_STATUS
-    return has_status and record[0] == 0 and record[_HEAD_SIZE] == _UNKNOWN
+    if record[0] & QUARANTINED:
+        return bool(record[0] & _LOST)
+    return key[:1] in _WITH_STATUS and record[_HEAD_SIZE] == _UNKNOWN
 
 
 def is_quarantined(record: bytes) -> bool:
@@ -202,7 +224,12 @@ def quarantined(record: bytes | None) -> bytes:
     """The record with its subject in quarantine; what was known keeps its version, so that only newer ones lift it."""
     if record is None:
         return _HEAD.pack(QUARANTINED, 0, 0)
-    return bytes([record[0] | QUARANTINED]) + record[1:]
+    return bytes([(record[0] | QUARANTINED) & ~_LOST]) + record[1:]
+
+
+def lost(record: bytes) -> bytes:
+    """The record with its subject in quarantine because the log has it no longer; if it already was, as it was."""
+    return record if record[0] & QUARANTINED else bytes([record[0] | QUARANTINED | _LOST]) + record[1:]
 
 
 def _is_bare(record: bytes) -> bool:
@@ -211,13 +238,9 @@ def _is_bare(record: bytes) -> bool:
 
 def _packed_text(text: str) -> bytes:
     """A name or id: ids that are UUIDs in 16 bytes, others as they are."""
-    if len(text) == _UUID_TEXT_LENGTH:
-        try:
-            value = UUID(text)
-        except ValueError:
-            value = None
-        if value is not None and str(value) == text:
-            return bytes([_IS_UUID]) + value.bytes
+    raw = _uuid_bytes(text)
+    if raw is not None:
+        return bytes([_IS_UUID]) + raw
     raw = text.encode("ascii")
     return bytes([len(raw)]) + raw
 
@@ -226,8 +249,28 @@ def _text_at(record: bytes, position: int) -> tuple[str, int]:
     length = record[position]
     start = position + 1
     if length == _IS_UUID:
-        return str(UUID(bytes=record[start : start + 16])), start + 16
+        return _uuid_text(record[start : start + _UUID_SIZE]), start + _UUID_SIZE
     return record[start : start + length].decode("ascii"), start + length
+
+
+def _uuid_bytes(text: str) -> bytes | None:
+    return bytes.fromhex(text.replace("-", "")) if _UUID_TEXT.fullmatch(text) else None
+
+
+def _uuid_text(raw: bytes) -> str:
+    digits = raw.hex()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def _packed_count(count: int) -> bytes:
+    return bytes([count]) if count < _LONG_COUNT else bytes([_LONG_COUNT]) + _COUNT.pack(count)
+
+
+def _count_at(record: bytes, position: int) -> tuple[int, int]:
+    count = record[position]
+    if count < _LONG_COUNT:
+        return count, position + 1
+    return _COUNT.unpack_from(record, position + 1)[0], position + 1 + _COUNT.size
 
 
 def _packed_mask(mask: int) -> bytes:
@@ -246,16 +289,22 @@ def _packed_scopes(scopes: Mapping[str, Scope]) -> bytes:
     present = {name: value for name, value in sorted(scopes.items()) if value}
     if len(present) > _COUNT_MAX:
         raise AmbiguousEventError("more scope types than there are")
-    parts = [bytes([len(present)])]
-    for name, value in present.items():
-        parts.append(_packed_text(name))
-        if value == "*":
-            parts.append(_COUNT.pack(0))
-        else:
-            ids = sorted(set(value))
-            parts.append(_COUNT.pack(len(ids)))
-            parts += [_packed_text(each) for each in ids]
-    return b"".join(parts)
+    return bytes([len(present)]) + b"".join(_packed_scope(name, value) for name, value in present.items())
+
+
+def _packed_scope(name: str, value: Scope) -> bytes:
+    code = _SCOPE_TYPE_CODES.get(name, _OTHER_SCOPE_TYPE)
+    written_out = _packed_text(name) if code == _OTHER_SCOPE_TYPE else b""
+    if value == "*":
+        # No type is written without a value, so that none stands for all.
+        return bytes([code]) + written_out + _packed_count(0)
+    ids = sorted(set(value))
+    raw = [_uuid_bytes(each) for each in ids]
+    if None in raw:
+        packed, marks = [_packed_text(each) for each in ids], 0
+    else:
+        packed, marks = [each for each in raw if each is not None], _ALL_UUIDS
+    return bytes([code | marks]) + written_out + _packed_count(len(ids)) + b"".join(packed)
 
 
 def _scopes_at(record: bytes, position: int) -> tuple[dict[str, Scope], int]:
@@ -263,14 +312,26 @@ def _scopes_at(record: bytes, position: int) -> tuple[dict[str, Scope], int]:
     types = record[position]
     position += 1
     for _ in range(types):
-        name, position = _text_at(record, position)
-        (count,) = _COUNT.unpack_from(record, position)
-        position += _COUNT.size
-        ids = []
-        for _ in range(count):
-            text, position = _text_at(record, position)
-            ids.append(text)
-        scopes[name] = tuple(ids) if count else "*"
+        marked = record[position]
+        position += 1
+        code = marked & ~_ALL_UUIDS
+        if code == _OTHER_SCOPE_TYPE:
+            name, position = _text_at(record, position)
+        else:
+            name = _SCOPE_TYPES[code]
+        count, position = _count_at(record, position)
+        if marked & _ALL_UUIDS:
+            end = position + count * _UUID_SIZE
+            scopes[name] = tuple(
+                _uuid_text(record[start : start + _UUID_SIZE]) for start in range(position, end, _UUID_SIZE)
+            )
+            position = end
+        else:
+            ids = []
+            for _ in range(count):
+                text, position = _text_at(record, position)
+                ids.append(text)
+            scopes[name] = tuple(ids) if count else "*"
     return scopes, position
 
 
@@ -288,6 +349,31 @@ class DelegationRecord:
     valid_until: int
 
 
+def grant_at(membership: bytes, module_id: int) -> int:
+    """Where the grant of a module stands in a membership's record; 0 where there is none."""
+    position = _GRANTS_AT + 1
+    for _ in range(membership[_GRANTS_AT]):
+        if membership[position] == module_id:
+            return position + _PART_SIZE
+        position += _PART_SIZE + _PART.unpack_from(membership, position)[1]
+    return 0
+
+
+def holds(membership: bytes, position: int, required: int, now: int) -> bool:
+    """Whether the grant at a position has one of the required bits now; time-bound ones end at their microsecond."""
+    start = position + 1
+    end = start + membership[position]
+    if int.from_bytes(membership[start:end], "little") & required:
+        return True
+    position = end + 1
+    for _ in range(membership[end]):
+        bit, valid_until = _TIMED.unpack_from(membership, position)
+        if required >> bit & 1 and now < valid_until:
+            return True
+        position += _TIMED.size
+    return False
+
+
 class Grant:
     """A module granted to a membership. Reads from the membership's bytes when it is asked."""
 
@@ -299,18 +385,6 @@ class Grant:
         self._position = end = start + record[position]
         #: The permissions held without an end.
         self.mask = int.from_bytes(record[start:end], "little")
-
-    def holds(self, required: int, now: int) -> bool:
-        """Whether one of the required bits is held now; time-bound ones end at their microsecond."""
-        if self.mask & required:
-            return True
-        record, position = self._record, self._position
-        for _ in range(record[position]):
-            bit, valid_until = _TIMED.unpack_from(record, position + 1)
-            if required >> bit & 1 and now < valid_until:
-                return True
-            position += _TIMED.size
-        return False
 
     def timed(self) -> dict[int, int]:
         """The time-bound permissions: the end of each, by bit."""
@@ -324,6 +398,11 @@ class Grant:
         """The scopes that bound it. An absent type is nothing."""
         start = self._position + 1 + self._record[self._position] * _TIMED.size
         return _scopes_at(self._record, start)[0]
+
+
+def is_active(membership: bytes) -> bool:
+    """Whether a membership's record is known, and active."""
+    return membership[0] == 0 and membership[_HEAD_SIZE] == _MEMBER_ACTIVE
 
 
 class Membership:
@@ -343,10 +422,6 @@ class Membership:
         return self.raw[0] != 0 or self.raw[_HEAD_SIZE] == _UNKNOWN
 
     @property
-    def is_active(self) -> bool:
-        return self.raw[0] == 0 and self.raw[_HEAD_SIZE] == _MEMBER_ACTIVE
-
-    @property
     def status(self) -> MembershipStatus:
         """Raises nothing: a bare quarantine reads as unknown."""
         return MembershipStatus.UNKNOWN if _is_bare(self.raw) else _MEMBERSHIP_STATUSES[self.raw[self._STATUS]]
@@ -361,13 +436,8 @@ class Membership:
 
     def grant(self, module_id: int) -> Grant | None:
         """The grant of a module, or None where there is none."""
-        raw = self.raw
-        position = _GRANTS_AT + 1
-        for _ in range(raw[_GRANTS_AT]):
-            if raw[position] == module_id:
-                return Grant(raw, position + _PART_SIZE)
-            position += _PART_SIZE + _PART.unpack_from(raw, position)[1]
-        return None
+        position = grant_at(self.raw, module_id)
+        return Grant(self.raw, position) if position else None
 
     def modules(self) -> Iterator[tuple[str, Grant]]:
         """Every grant with its module."""
@@ -382,10 +452,8 @@ class Membership:
         raw, position = self.raw, self._GRANTS
         for _ in range(raw[position]):
             position += _PART.size + _PART.unpack_from(raw, position + 1)[1]
-        position += 1
         found = []
-        (count,) = _COUNT.unpack_from(raw, position)
-        position += _COUNT.size
+        count, position = _count_at(raw, position + 1)
         for _ in range(count):
             module, everything, may_delegate = raw[position : position + 3]
             (valid_until,) = _INSTANT.unpack_from(raw, position + 3)
@@ -408,30 +476,32 @@ def compile_membership(event: GrantChanged, epoch: int, version: int, modules: C
         compiled = _compile_grant(grant)
         parts += [_PART.pack(MODULE_IDS[grant.key], len(compiled)), compiled]
     delegations = [each for each in event.delegations if each.module in modules and each.module in MODULE_IDS]
-    parts.append(_COUNT.pack(len(delegations)))
+    parts.append(_packed_count(len(delegations)))
     parts += sorted(_compile_delegation(each) for each in delegations)
     return b"".join(parts)
 
 
 def _compile_grant(grant: ModuleGrant) -> bytes:
-    rows = PERMISSIONS.get(grant.key, {})
-    held = {rows[key].bit: until for key, until in grant.permissions.items() if key in rows}
-    mask = sum(1 << bit for bit, until in held.items() if until is None)
-    timed = sorted((bit, microseconds(until)) for bit, until in held.items() if until is not None)
+    bits = _BITS.get(grant.key, {})
+    mask = 0
+    timed = []
+    for key, until in grant.permissions.items():
+        bit = bits.get(key)
+        if bit is None:
+            continue
+        if until is None:
+            mask |= 1 << bit
+        else:
+            timed.append(_TIMED.pack(bit, microseconds(until)))
     return b"".join(
-        [
-            _packed_mask(mask),
-            bytes([len(timed)]),
-            *(_TIMED.pack(bit, until) for bit, until in timed),
-            _packed_scopes(grant.scopes),
-        ]
+        (_packed_mask(mask), bytes([len(timed)]), *sorted(timed, key=itemgetter(0)), _packed_scopes(grant.scopes))
     )
 
 
 def _compile_delegation(delegation: Delegation) -> bytes:
-    rows = PERMISSIONS.get(delegation.module, {})
+    bits = _BITS.get(delegation.module, {})
     everything = delegation.permissions == "*"
-    mask = 0 if everything else sum({1 << rows[key].bit for key in delegation.permissions if key in rows})
+    mask = 0 if everything else sum({1 << bits[key] for key in delegation.permissions if key in bits})
     return b"".join(
         [
             bytes([MODULE_IDS[delegation.module], everything, delegation.may_delegate]),
@@ -445,6 +515,17 @@ def _compile_delegation(delegation: Delegation) -> bytes:
 # Entitlements.
 
 
+def opens(entitlement: bytes, module_id: int, now: int) -> bool:
+    """Whether an entitlement's record is known, the base live and the module entitled, as nearly always."""
+    return (
+        entitlement[0] == 0
+        and entitlement[_HEAD_SIZE] in _LIVE
+        and entitlement[_HEAD_SIZE + 2] in _LIVE
+        and now < _INSTANT_AT(entitlement, _HEAD_SIZE + 3)[0]
+        and now < _INSTANT_AT(entitlement, _MODULES_AT + module_id * 8)[0]
+    )
+
+
 class Entitlement:
     """What a company is entitled to."""
 
@@ -453,8 +534,6 @@ class Entitlement:
     _BASE: Final = _HEAD.size + 1
     _BASE_STATUS: Final = _HEAD.size + 2
     _BASE_UNTIL: Final = _HEAD.size + 3
-    _MODULES: Final = _ENTITLEMENT.size
-    _CAPABILITIES: Final = _ENTITLEMENT.size + len(MODULES) * _INSTANT.size
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
@@ -469,26 +548,11 @@ class Entitlement:
             or (raw[self._BASE] != _NO_MODULE and raw[self._BASE_STATUS] == _UNKNOWN)
         )
 
-    def opens(self, module_id: int, now: int) -> bool:
-        """Whether the record is known, the base live and the module entitled: what nearly every decision finds."""
-        raw = self.raw
-        return (
-            raw[0] == 0
-            and raw[_HEAD_SIZE] in _LIVE
-            and raw[_HEAD_SIZE + 2] in _LIVE
-            and now < _INSTANT_AT(raw, _HEAD_SIZE + 3)[0]
-            and now < _INSTANT_AT(raw, _MODULES_AT + module_id * 8)[0]
-        )
-
     def base_is_live(self, now: int) -> bool:
         """Whether company and base are entitled now. A company without a base has a status that is not live."""
         raw = self.raw
         until: int = _INSTANT.unpack_from(raw, self._BASE_UNTIL)[0]
         return raw[self._STATUS] in _LIVE and raw[self._BASE_STATUS] in _LIVE and now < until
-
-    def has_capability(self, marked: bytes) -> bool:
-        """Whether the company has a capability, given as `capability_mark` makes it."""
-        return self.raw.find(marked, self._CAPABILITIES) >= 0
 
     @property
     def version(self) -> tuple[int, int]:
@@ -508,15 +572,20 @@ class Entitlement:
 
     def modules(self) -> dict[str, int]:
         """The end of each module."""
-        ends = struct.unpack_from(f"<{len(MODULES)}q", self.raw, self._MODULES)
+        ends = struct.unpack_from(f"<{len(MODULES)}q", self.raw, _MODULES_AT)
         return {module: end for module, end in zip(MODULES, ends, strict=True) if end != _ABSENT}
 
     def capabilities(self) -> tuple[str, ...]:
-        return tuple(self.raw[self._CAPABILITIES :].decode("ascii").split("\0")[1:-1])
+        return tuple(self.raw[_CAPABILITIES_AT:].decode("ascii").split("\0")[1:-1])
+
+
+def has_capability(entitlement: bytes, marked: bytes) -> bool:
+    """Whether the company of a record has a capability, given as `capability_mark` makes it."""
+    return entitlement.find(marked, _CAPABILITIES_AT) >= 0
 
 
 def capability_mark(capability: str) -> bytes:
-    """A capability as `Entitlement.has_capability` looks for it."""
+    """A capability as `has_capability` looks for it."""
     return b"\0" + capability.encode("ascii") + b"\0"
 
 

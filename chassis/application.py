@@ -158,9 +158,8 @@ def _all_told(*listeners: AppliedListener) -> OnApplied:
 
 
 def _consumers(service: Service[Any], settings: Settings, database: Database, clock: Clock) -> WorkConsumers | None:
-    if not service.consumers:
-        return None
-    return WorkConsumers(settings.kafka, database, service.name, service.consumers, clock)
+    consumers = (*service.consumers, *(projection.consumer for projection in service.projections))
+    return WorkConsumers(settings.kafka, database, service.name, consumers, clock) if consumers else None
 
 
 def _kafka_probe(service: Service[Any], settings: Settings) -> KafkaProbe:

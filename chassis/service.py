@@ -8,6 +8,7 @@ from typing import Any, Generic
 from fastapi import APIRouter
 
 from chassis.manifest import Manifest
+from chassis.projections import Projection
 from chassis.seeds import Seed
 from chassis.settings import Settings
 from infra.clock import Clock
@@ -37,6 +38,7 @@ class Service(Generic[Settings]):
         type, is what handlers ask for with `chassis.request.component`. A service without an access cache puts its
         Chain among them.
     :param consumers: the work it does for events of others.
+    :param projections: the copies it keeps of what others publish.
     :param jobs: its time-driven work: each runs beside the application until it ends by itself or the application does.
     :param sources: given the service's components, the rows behind each state topic it owns, by the topic's name.
     :param modules: the modules whose grants its access cache keeps.
@@ -49,6 +51,7 @@ class Service(Generic[Settings]):
     compose: Callable[[Settings, Database, Clock], Mapping[type, Any]] = _nothing
     seeds: tuple[Seed, ...] = field(default=())
     consumers: tuple[WorkConsumer, ...] = ()
+    projections: tuple[Projection, ...] = ()
     jobs: tuple[Job, ...] = ()
     sources: Callable[[Mapping[type, Any]], Mapping[str, StateSource]] = _no_sources
     modules: frozenset[str] = frozenset()

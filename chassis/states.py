@@ -65,7 +65,7 @@ class StateTopic(Generic[Row]):
 
     async def keys(self, work: Any, *, after: str | None, limit: int) -> list[str]:
         """The keys of rows, in order, from behind `after` on."""
-        company, last = (None, None) if after is None else _parsed(after)
+        company, last = (None, None) if after is None else parsed_key(after)
         found: list[str] = []
         while True:
             companies = await companies_from(work, company, limit=_COMPANIES_PAGE_ROWS)
@@ -88,7 +88,7 @@ class StateTopic(Generic[Row]):
         """Publish a row's state again; None for one there is not."""
         if not self.is_key(key):
             return None
-        company_id, row_id = _parsed(key)
+        company_id, row_id = parsed_key(key)
         await enter_company(work, company_id)
         row = await work.get(self._row, row_id, with_for_update=True, populate_existing=True)
         if row is None:
@@ -104,7 +104,7 @@ class StateTopic(Generic[Row]):
         self, work: Any, key: str, *, now: datetime, above: int | None = None, lane: Lane = Lane.INTERACTIVE
     ) -> Revision | None:
         """Publish that there is no such object."""
-        company_id, row_id = _parsed(key)
+        company_id, row_id = parsed_key(key)
         return await publish_state(
             work,
             self.topic,
@@ -119,6 +119,9 @@ class StateTopic(Generic[Row]):
 _ID_MAX: Final = UUID(int=2**128 - 1)
 
 
-def _parsed(key: str) -> tuple[CompanyId, UUID]:
-    company_id, _, row_id = key.partition("/")
-    return CompanyId(UUID(company_id)), UUID(row_id)
+def parsed_key(key: str) -> tuple[CompanyId, UUID]:
+    """The company and the object a key of a module's state topic names. Raises ValueError where it is no such key."""
+    found = _KEY.fullmatch(key)
+    if found is None:
+        raise ValueError("not a company and an object")
+    return CompanyId(UUID(found[1])), UUID(found[2])

@@ -17,7 +17,7 @@ from access.path import readiness
 from access.records import subject_of
 from access.verification import CacheBehindError, verify
 from chassis.service import Service
-from chassis.settings import AccessSettings, SettingsError, read_settings
+from chassis.settings import AccessSettings, Settings, SettingsError, read_settings
 from cli.installation import Installation, home
 from cli.registry import load, service_names
 from infra.embedded.errors import CannotStart
@@ -52,7 +52,7 @@ def cache_of(name: str) -> Iterator[ServiceCache]:
     service = load([name])[name]
     if not issubclass(service.settings, AccessSettings):
         raise CannotStart(f"{name} has no access cache: it judges by its own rows")
-    settings = _settings_of(service)
+    settings: AccessSettings = settings_of(service)
     try:
         holder = holder_of(settings.access_folder)
         cache = Cache.open_in_use(settings.access_folder)
@@ -64,21 +64,23 @@ def cache_of(name: str) -> Iterator[ServiceCache]:
         cache.close()
 
 
-def _settings_of(service: Service[Any]) -> AccessSettings:
-    """Of the installation on this machine; where there is none, as in a container, of the environment."""
+def settings_of(service: Service[Settings]) -> Settings:
+    """Of the installation on this machine; where there is none, as in a container, of the environment.
+
+    Raises CannotStart where neither has them.
+    """
     prefix = service.settings.model_config["env_prefix"]
     given = {name: value for name, value in os.environ.items() if name.startswith(prefix)}
     if home().exists():
         given = Installation(StateFolder.open(home(), minimum_free_bytes=0)).environment(service, _ANYWHERE)
     try:
-        settings: AccessSettings = read_settings(
+        return read_settings(
             service.settings, **{name.removeprefix(prefix).lower(): value for name, value in given.items()}
         )
     except SettingsError:
         raise CannotStart(
             f"there is no installation in {home()}, and the environment does not hold the settings of {service.name}"
         ) from None
-    return settings
 
 
 service_argument = click.argument("service", type=click.Choice(service_names()))

@@ -176,15 +176,19 @@ def _service_child(installation: Installation, part: Part) -> Child:
 
 
 async def _ready_within(seconds: float, installation: Installation, parts: Iterable[Part]) -> dict[str, str | None]:
-    """Wait until every service is ready, or so long. Returns each service with why it is not."""
+    """Wait until every service is ready and publishes, or so long. Returns each service with why it does not."""
     begun, is_told = time.monotonic(), False
     while True:
-        problems = await _problems(installation, parts)
+        problems = await problems_of(parts)
         waited_seconds = time.monotonic() - begun
-        if waited_seconds >= seconds or not any(problems.values()):
+        is_over, is_long = waited_seconds >= seconds, waited_seconds > _SHORT_WAIT_SECONDS
+        tells = is_long and not is_told and seconds < math.inf
+        if is_over or tells or not any(problems.values()):
+            # It asks each owner's database, and so only when the answer is used.
+            problems = await _with_what_is_held_back(installation, problems)
+        if is_over or not any(problems.values()):
             return problems
-        is_long = waited_seconds > _SHORT_WAIT_SECONDS
-        if is_long and not is_told and seconds < math.inf:
+        if tells:
             progress.line(f"Waiting, {seconds:g} s at most:\n{problem_lines(problems)}")
             is_told = True
         await asyncio.sleep(_LONG_WAIT_POLL_SECONDS if is_long else _READINESS_POLL_SECONDS)
@@ -192,7 +196,12 @@ async def _ready_within(seconds: float, installation: Installation, parts: Itera
 
 async def _problems(installation: Installation, parts: Iterable[Part]) -> dict[str, str | None]:
     """Each service with why it is not ready, or publishes nothing; or None."""
-    problems = await problems_of(parts)
+    return await _with_what_is_held_back(installation, await problems_of(parts))
+
+
+async def _with_what_is_held_back(
+    installation: Installation, problems: Mapping[str, str | None]
+) -> dict[str, str | None]:
     restored = await held_back(installation, problems)
     return {
         service: "; ".join(filter(None, (problem, restored.get(service)))) or None

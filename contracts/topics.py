@@ -249,6 +249,7 @@ _EVENTS: Final[tuple[Topic, ...]] = (
         name="promoter.artists.v1",
         owner="promoter",
         readers=frozenset({"ticketing", "finance", "touring", "ai"}),
+        projected_by=frozenset({"finance"}),
         key="company_id/artist_id",
         partitions=1,
         cleanup="compact",

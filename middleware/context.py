@@ -1,10 +1,10 @@
 """What the chain leaves for a handler: who acts in which company, and on which objects."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from access.decision import Decision, Requirement
 from access.freshness import SECOND
+from access.records import Grant
 from access.scopes import LIMIT_TYPES, ScopeFilter, ScopeValue, filter_of, first_outside
 from contracts.identifiers import CompanyId, UserId
 from contracts.problems import Reason
@@ -30,7 +30,8 @@ class AccessContext:
         self.company_id = company_id
         self.requirement = requirement
         #: A TENANT_SUPERADMIN of the company. It serves guard T and opens no module.
-        self.superadmin = decision.membership is not None and decision.membership.superadmin
+        membership = decision.membership
+        self.superadmin = membership is not None and membership.superadmin
         self._decision = decision
         self._source = source
         self._fix_urls = fix_urls
@@ -61,11 +62,9 @@ class AccessContext:
         outside = first_outside(grant.scopes(), requirement.scope_types, values)
         if outside is None:
             return
-        refused = Decision(Reason.OUT_OF_SCOPE, self._decision.membership, self._decision.entitlement, detail=outside)
-        refused.age_us = self._decision.age_us
         value = values.get(outside)
         raise refusal(
-            refused,
+            self._decision.refused(Reason.OUT_OF_SCOPE, outside),
             requirement=requirement,
             revision=self.revision,
             fix_urls=self._fix_urls,
@@ -79,7 +78,8 @@ class AccessContext:
         self._judged = True
         return filter_of(grant.scopes(), requirement.scope_types)
 
-    def _permission(self) -> tuple[Requirement, Any]:
-        if self.requirement is None or self._decision.grant is None:
+    def _permission(self) -> tuple[Requirement, Grant]:
+        grant = self._decision.grant
+        if self.requirement is None or grant is None:
             raise RuntimeError("the route's guard is no permission, so there is no scope to judge by")
-        return self.requirement, self._decision.grant
+        return self.requirement, grant

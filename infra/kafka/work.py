@@ -46,6 +46,7 @@ _BACKOFF_MAX_SECONDS: Final = 5.0
 _UNEXPECTED_TRIES_MAX: Final = 5
 _START_INTERVAL_SECONDS: Final = 1.0
 _STOP_TIMEOUT_SECONDS: Final = 15.0
+_UNDECODABLE: Final = "undecodable"
 _TRY_LATER: Final = frozenset({Kind.UNAVAILABLE, Kind.TOO_MANY})
 #: serialization_failure, deadlock_detected, lock_not_available, query_canceled (by the statement timeout)
 _TRANSIENT_STATES: Final = frozenset({"40001", "40P01", "55P03", "57014"})
@@ -59,10 +60,11 @@ _library_log.setLevel(logging.ERROR)
 class ParkError(Exception):
     """What a handler raises for an event it will never be able to apply."""
 
-    def __init__(self, reason: str) -> None:
-        """`reason` is written to the dead letter and the log; it names no person."""
+    def __init__(self, reason: str, *, code: str = "parked") -> None:
+        """Both are written to the dead letter, the reason also to the log; it names no person."""
         super().__init__(reason)
         self.reason = reason
+        self.code = code
 
 
 class ConsumerStoppedError(Exception):
@@ -84,13 +86,18 @@ class WorkConsumer:
     """Applies the events of one topic, in the order of their keys.
 
     :param name: fixed for ever: it names the consumer's group and its rows in the inbox.
-    :param handle: applies one event through the unit of work and does not commit. It raises ParkError or a DomainError
-        for what can never be applied, a DomainError of kind `unavailable` for what can be later.
+    :param handle: applies one event through a unit of work of its company and does not commit. It raises ParkError or a
+        DomainError for what can never be applied, a DomainError of kind `unavailable` for what can be later.
+    :param has_inbox: false where to apply an event again is to change nothing, as where versions are compared: then
+        nothing is kept of each event, and a replay finds nothing in its way.
+    :param unreadable: is told the key and the value of a record that cannot be read, before that is parked.
     """
 
     name: str
     topic: Topic
     handle: Callable[[AsyncSession, Envelope[Any]], Awaitable[None]]
+    has_inbox: bool = True
+    unreadable: Callable[[AsyncSession, bytes | None, bytes | None], Awaitable[None]] | None = None
 
 
 @dataclass(frozen=True)
@@ -204,6 +211,24 @@ class WorkConsumers:
             leaving.add_done_callback(self._stopping.discard)
 
 
+def is_filler(key: bytes | None, value: bytes | None) -> bool:
+    """Whether an owner has filled a log that lost its tail with this (decision 0013): it tells nothing of anything."""
+    return value is None and not key
+
+
+def event_of(topic: Topic, key: bytes | None, value: bytes | None) -> Envelope[Any]:
+    """The event of a record. Raises ParkError where it is none that this topic may hold."""
+    if value is None:
+        raise ParkError("a record without a value", code=_UNDECODABLE)
+    try:
+        envelope: Envelope[Any] = decode(value, topic.payloads)
+    except UndecodableEventError as error:
+        raise ParkError(f"{type(error).__name__}: {error}", code=_UNDECODABLE) from error
+    if key != topic.record_key(envelope):
+        raise ParkError("the record's key is not the event's", code=_UNDECODABLE)
+    return envelope
+
+
 async def _parse(record: ConsumerRecord[Any, Any], parse: Callable[[Any], Awaitable[Any]]) -> Any:
     # FastStream decodes headers as text and would deliver a record with others again and again.
     message = await parse(replace(record, headers=()))
@@ -255,21 +280,16 @@ class _Worker:
         )
 
     async def _outcome_of(self, record: ConsumerRecord[Any, Any]) -> Outcome:
-        if record.value is None and not record.key:
-            # With these an owner fills a log that lost its tail (decision 0013); they tell consumers of work nothing.
+        if is_filler(record.key, record.value):
             return Outcome.DONE
-        try:
-            envelope = self._decode(record)
-        except ParkError as error:
-            return await self._park(record, "undecodable", error.reason)
         tries = 0
         waited_seconds = 0.0
         while True:
             tries += 1
             try:
-                return await self._apply(envelope)
+                return await self._apply(record)
             except ParkError as error:
-                return await self._park(record, "parked", error.reason)
+                return await self._park(record, error.code, error.reason)
             except DomainError as error:
                 if error.kind not in _TRY_LATER:
                     return await self._park(record, error.code, error.detail)
@@ -284,7 +304,8 @@ class _Worker:
             _log.warning(
                 "an event is tried again",
                 consumer=self.consumer.name,
-                event_id=str(envelope.event_id),
+                partition=record.partition,
+                offset=record.offset,
                 tries=tries,
                 reason=type(reason).__name__,
                 outcome=str(Outcome.RETRY),
@@ -293,24 +314,20 @@ class _Worker:
                 raise reason
             await asyncio.sleep(pause_seconds)
 
-    async def _apply(self, envelope: Envelope[Any]) -> Outcome:
-        async with self._database.unit_of_work() as work:
-            if not await is_first(work, consumer=self.consumer.name, event_id=envelope.event_id):
-                return Outcome.DUPLICATE
-            await self.consumer.handle(work, envelope)
-        return Outcome.DONE
-
-    def _decode(self, record: ConsumerRecord[Any, Any]) -> Envelope[Any]:
-        topic = self.consumer.topic
-        if record.value is None:
-            raise ParkError("a record without a value")
+    async def _apply(self, record: ConsumerRecord[Any, Any]) -> Outcome:
+        consumer = self.consumer
         try:
-            envelope: Envelope[Any] = decode(record.value, topic.payloads)
-        except UndecodableEventError as error:
-            raise ParkError(f"{type(error).__name__}: {error}") from error
-        if record.key != topic.record_key(envelope):
-            raise ParkError("the record's key is not the event's")
-        return envelope
+            envelope = event_of(consumer.topic, record.key, record.value)
+        except ParkError:
+            if consumer.unreadable is not None:
+                async with self._database.unit_of_work() as work:
+                    await consumer.unreadable(work, record.key, record.value)
+            raise
+        async with self._database.unit_of_work(company_id=envelope.company_id) as work:
+            if consumer.has_inbox and not await is_first(work, consumer=consumer.name, event_id=envelope.event_id):
+                return Outcome.DUPLICATE
+            await consumer.handle(work, envelope)
+        return Outcome.DONE
 
     async def _park(self, record: ConsumerRecord[Any, Any], code: str, reason: str) -> Outcome:
         now = self._clock()

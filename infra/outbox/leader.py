@@ -1,7 +1,7 @@
 """One leadership: what is known from being admitted to losing the lock, and the rounds in which rows become records."""
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Final, NoReturn
 
@@ -195,8 +195,8 @@ class Leader:
             _, bulk = await self._store.read_states(Lane.BULK, CHUNK_ROWS_MAX + held)
             sees_all = sees_all and len(bulk) < CHUNK_ROWS_MAX + held
             rows += bulk
-        of_before = [row for row in rows if self._is_of_before(row)]
-        await self._send(log, [row for row in rows if not (self._is_of_before(row) or self._is_acknowledged(row))])
+        of_before, to_send = self._sorted_out(rows)
+        await self._send(log, to_send)
         if of_before:
             await self._renew_rows(of_before)
             return True
@@ -207,8 +207,16 @@ class Leader:
             self._has_whole_round.set()
         return not sees_all
 
-    def _is_of_before(self, row: Row) -> bool:
-        return row.fact_id is None and row.epoch < self._publisher.epoch
+    def _sorted_out(self, rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:
+        """States of an older epoch, and what is to be sent: all else that is not acknowledged already."""
+        of_before: list[Row] = []
+        to_send: list[Row] = []
+        for row in rows:
+            if row.fact_id is None and row.epoch < self._publisher.epoch:
+                of_before.append(row)
+            elif not self._is_acknowledged(row):
+                to_send.append(row)
+        return of_before, to_send
 
     async def _renew_rows(self, rows: Sequence[Row]) -> None:
         """Have rows published again that were written under an older epoch: by transactions that began before this one.
@@ -389,9 +397,7 @@ class Leader:
             if known is None:
                 # Nothing was ever acknowledged here; what the log holds all the same is checked from its beginning.
                 known = self._progress[partition] = Progress(*partition, topic_id, end, 0)
-            # A database that was restored knows only of an earlier end.
-            told = self._told.end_of(partition, topic_id)
-            if known.topic_id != topic_id or end < max(before.get(partition, 0), self._ends.get(partition, told)):
+            if known.topic_id != topic_id or end < max(before.get(partition, 0), self._known_end(partition, topic_id)):
                 lost.add(partition)
         if lost:
             await self._lose(lost, seen)
@@ -451,13 +457,20 @@ class Leader:
         elif is_another:
             self._fill_to[partition] = end + 1
         else:
-            reached = max(self._reached(known), self._ends.get(partition, self._told.end_of(partition, topic_id)))
+            reached = max(self._reached(known), self._known_end(partition, topic_id))
             self._fill_to[partition] = max(self._fill_to.get(partition, 0), reached + _ROUND_ROWS_MAX)
         known.checked_offset = 0 if is_another else min(known.checked_offset, end)
         known.topic_id, known.acknowledged_offset = topic_id, end
         self._ends[partition] = end
         if self._tail is not None and known.topic in self._states:
             self._tail.start_over(partition, offset=known.checked_offset, end=end)
+
+    def _known_end(self, partition: Partition, topic_id: str) -> int:
+        """Where the broker said that a partition ends; before it was asked, where the last heartbeat did.
+
+        A database that was restored knows only of an earlier end.
+        """
+        return self._ends.get(partition, self._told.end_of(partition, topic_id))
 
     def _reached(self, known: Progress) -> int:
         """Up to where the log is known to have been, be it by what was acknowledged or by what was read of it."""

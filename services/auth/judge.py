@@ -13,7 +13,6 @@ from access.decision import (
     decide_company_admin,
     decide_platform_admin,
 )
-from access.records import Membership as MembershipRecord
 from access.records import compile_membership
 from access.revisions import Subject, Version, VersionsOf
 from contracts.events.auth import MembershipStatus
@@ -59,7 +58,7 @@ class RowsJudge:
     async def signed_in(self, *, reading: bool) -> Decision:  # noqa: ARG002 - the rows are never stale
         return _ALLOWED
 
-    async def _membership(self, company_id: CompanyId, user_id: UserId) -> MembershipRecord | None:
+    async def _membership(self, company_id: CompanyId, user_id: UserId) -> bytes | None:
         membership = select(Membership.status, Membership.superadmin, Membership.version, _EPOCH).where(
             Membership.company_id == company_id, Membership.user_id == user_id
         )
@@ -69,7 +68,7 @@ class RowsJudge:
             return None
         standing = Standing(MembershipStatus(found.status), found.superadmin)
         # Guards ask for no module, so none is compiled.
-        return MembershipRecord(compile_membership(grant_changed(user_id, standing), found.epoch, found.version, ()))
+        return compile_membership(grant_changed(user_id, standing), found.epoch, found.version, ())
 
 
 def versions_in(database: Database) -> VersionsOf:

@@ -10,6 +10,8 @@ from services.finance.expenses.http import expenses
 from services.finance.income.http import income
 from services.finance.manifest import MANIFEST
 from services.finance.periods.http import periods
+from services.finance.projections.artists import ARTISTS
+from services.finance.projections.events import EVENTS
 from services.finance.rates.http import rates
 from services.finance.settings import FinanceSettings
 
@@ -18,6 +20,7 @@ service = Service(
     settings=FinanceSettings,
     routers=(expenses, bills, income, categories, periods, rates),
     migrations=Path(__file__).parent / "migrations",
+    projections=(EVENTS, ARTISTS),
     jobs=(forget_idempotency_keys,),
     modules=frozenset({MANIFEST.key}),
 )

@@ -61,6 +61,15 @@ def _declared(route: APIRoute) -> set[int]:
 
 
 @names
+def test_a_service_copies_what_the_registry_and_its_manifest_say(name: str) -> None:
+    service = load([name])[name]
+    for projection in service.projections:
+        # Without it there are no dead letters to park a record in.
+        assert name in projection.topic.projected_by
+        assert projection.name in service.manifest.reads
+
+
+@names
 def test_a_service_says_what_it_must_not_do(name: str) -> None:
     manifest = load([name])[name].manifest
     assert manifest.must_nots

@@ -129,7 +129,7 @@ async def running_module(
     database = await service_database(runtime, service)
     async with AsyncExitStack() as stack:
         sources = await stack.enter_async_context(access_sources(runtime))
-        own = [topic for topic in TOPICS if topic.owner == service.name]
+        own = [topic for topic in TOPICS if service.name in {topic.owner, *topic.projected_by}]
         await asyncio.to_thread(bootstrap, sources.kafka, own, {})
         url = database.url(runtime.administrator_url)
         public = base64.urlsafe_b64encode(ROOT_KEY.public_key().public_bytes_raw()).rstrip(b"=").decode()

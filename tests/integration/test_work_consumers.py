@@ -130,6 +130,33 @@ async def test_an_event_delivered_twice_takes_effect_once(core: Owner) -> None:
     assert await applied(core) == {str(twice.event_id): 1, str(after.event_id): 1}
 
 
+async def test_an_event_is_applied_as_work_of_its_company(core: Owner) -> None:
+    """Row-level security shows a service that is fenced nothing else."""
+    companies = []
+
+    async def handle(work: AsyncSession, _: Envelope[Any]) -> None:
+        companies.append(await work.scalar(text("select current_setting('app.company_id', true)")))
+
+    await send(core, encode(trial()))
+    async with consuming(core, handle):
+        await wait_until(lambda: committed(core), lambda n: n == 1, describe="it is consumed")
+    assert companies == [str(COMPANY)]
+
+
+async def test_a_consumer_without_an_inbox_applies_what_comes_again(core: Owner) -> None:
+    twice = trial()
+    await send(core, encode(twice), encode(twice))
+    consumer = WorkConsumer("subscriptions", SUBSCRIPTIONS, apply, has_inbox=False)
+    consumers = WorkConsumers(core.kafka, core.database, "entitlements", [consumer], FakeClock())
+    await consumers.start()
+    try:
+        await wait_until(lambda: committed(core), lambda n: n == 2, describe="both are consumed")
+    finally:
+        await consumers.stop()
+    assert await applied(core) == {str(twice.event_id): 2}
+    assert await core.rows("select event_id from inbox") == []
+
+
 async def test_a_consumer_that_fails_after_its_effect_and_retries_applies_it_once(core: Owner) -> None:
     tries = []
 

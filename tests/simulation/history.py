@@ -54,6 +54,8 @@ BOUNDS: Final = Bounds(
 _BEGINNING: Final = datetime(2026, 5, 21, 9, 0, tzinfo=UTC)
 _BOOT_SECONDS: Final = 1000.0
 _ASK_INTERVAL_MAX_SECONDS: Final = 1.0
+#: The same when all faults are over, and what they left behind is being mended.
+_LATE_ASK_INTERVAL_MAX_SECONDS: Final = 4.0
 _SETTLE_SECONDS: Final = 90.0
 _CALLBACKS_MAX: Final = 200_000
 _SETTLE_INTERVAL_SECONDS: Final = 0.5
@@ -124,6 +126,7 @@ class History:
         self._retired: set[str] = set()
         self._backups: dict[str, Snapshot] = {}
         self._operations: list[tuple[Process, asyncio.Task[None]]] = []
+        self._ask_interval_max_seconds = _ASK_INTERVAL_MAX_SECONDS
         self._asked_after_apply_share = _ASKED_AFTER_APPLY_SHARE
         self.outcome = Outcome()
 
@@ -170,8 +173,9 @@ class History:
             self._tell(str(step))
             getattr(self, "_do_" + step.kind.replace(" ", "_"))(**step.what)
             self._ask_all()
-        asking.cancel()
+        self._ask_interval_max_seconds = _LATE_ASK_INTERVAL_MAX_SECONDS
         await self._end()
+        asking.cancel()
 
     async def _begin(self) -> None:
         """The owners have published, all of it twice, long before the readers are started for the first time."""
@@ -227,7 +231,18 @@ class History:
         await self._rebuild_from_nothing()
 
     async def _send_what_is_long_over(self) -> None:
-        """The oldest state there is of each key, long after that was taken back, and states under keys of others."""
+        """The oldest state there is of each key, long after that was taken back, and states under keys of others.
+
+        One membership has a status of the future by then; the last that was readable of it comes again too.
+        """
+        number = self._random.randrange(SUBJECTS["membership"][1])
+        revoked = _MEMBERSHIPS, key_of("membership", number).encode()
+        readable = [
+            record.value for record in self._broker.records(_MEMBERSHIPS) if (_MEMBERSHIPS, record.key) == revoked
+        ][-1:]
+        self._do_a_status_of_the_future("membership", number)
+        await self._until(self._nothing_is_under_way, "an operation did not end")
+        await self._until(self._all_is_published, "what was written was not published")
         await asyncio.sleep(BOUNDS.hard_seconds)
         self._asked_after_apply_share = 1.0
         sent = {}
@@ -237,10 +252,9 @@ class History:
                 oldest = {record.key: record.value for record in reversed(records)}
                 newest = [record.value for record in {record.key: record for record in records}.values()]
                 for key, value in oldest.items():
-                    self._broker.append_raw(topic, partition, key, value)
-                    sent[topic, partition, key] = self._broker.append_raw(
-                        topic, partition, key, self._random.choice(newest)
-                    )
+                    values = [value, *(readable if (topic, key) == revoked else []), self._random.choice(newest)]
+                    for each in values:
+                        sent[topic, partition, key] = self._broker.append_raw(topic, partition, key, each)
 
         def are_answered() -> bool:
             last = {
@@ -251,6 +265,7 @@ class History:
             return all(last[place] > offset for place, offset in sent.items())
 
         await self._until(are_answered, "what was long over stayed the last of its keys")
+        await self._until(self._is_readable_again, "what readers do not understand was not replaced")
         if not await self._until(self._all_is_as_the_rows_say, None):
             self._differences("a cache after old states came again", self._readers.values())
 
@@ -566,7 +581,7 @@ class History:
 
     async def _ask_again_and_again(self) -> None:
         while True:
-            await asyncio.sleep(self._random.random() * _ASK_INTERVAL_MAX_SECONDS)
+            await asyncio.sleep(self._random.random() * self._ask_interval_max_seconds)
             self._ask_all()
 
     def _all_is_published(self) -> bool:

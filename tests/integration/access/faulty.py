@@ -16,6 +16,8 @@ class FaultyKafka:
 
     kafka: Kafka
     readers: list["FaultyReader"] = field(default_factory=list)
+    #: Topics of which new readers are brought nothing.
+    held_back: frozenset[str] = frozenset()
     #: No reader ends while `may_stop` is not set; `stopping` is set when the first is to.
     may_stop: asyncio.Event = field(default_factory=asyncio.Event)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
@@ -63,6 +65,8 @@ class FaultyReader:
     reads: int = 0
     #: The topics it reads.
     assigned: frozenset[str] = frozenset()
+    #: Where it goes on in each partition of which nothing comes, as if its leader did not answer this client.
+    held_back: dict[TopicPartition, int] = field(default_factory=dict)
     is_stopped: bool = False
 
     def __post_init__(self) -> None:
@@ -72,6 +76,10 @@ class FaultyReader:
         """Clear `running` and wait until nothing is being read."""
         self.running.clear()
         await self.standing.wait()
+
+    async def hold_back(self, topic: str) -> None:
+        """Bring nothing of a topic any more."""
+        self.held_back |= {each: at for each, at in (await self.reader.positions()).items() if each.topic == topic}
 
     async def start(self) -> None:
         await self.reader.start()
@@ -84,6 +92,7 @@ class FaultyReader:
 
     def assign(self, positions: Mapping[TopicPartition, int]) -> None:
         self.assigned = frozenset(partition.topic for partition in positions)
+        self.held_back = {each: at for each, at in positions.items() if each.topic in self.kafka.held_back}
         self.reader.assign(positions)
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
@@ -101,10 +110,11 @@ class FaultyReader:
                 async with asyncio.timeout(timeout_milliseconds / 1000):
                     await asyncio.Event().wait()
             return {}
-        return await self.reader.read(timeout_milliseconds=timeout_milliseconds, records_max=records_max)
+        found = await self.reader.read(timeout_milliseconds=timeout_milliseconds, records_max=records_max)
+        return {partition: records for partition, records in found.items() if partition not in self.held_back}
 
     async def positions(self) -> Mapping[TopicPartition, int]:
-        return await self.reader.positions()
+        return {**await self.reader.positions(), **self.held_back}
 
     async def stop(self) -> None:
         self.kafka.stopping.set()

@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[att
 from access import digest
 from access.cache import Quarantine, Upsert
 from access.freshness import Bounds
-from access.ingest import HEARTBEAT_TOPICS, MEMBERSHIPS, STATE_TOPICS, partition_of
+from access.ingest import COMPANIES, HEARTBEAT_TOPICS, MEMBERSHIPS, STATE_TOPICS, partition_of
 from access.records import compile_membership, entitlement_key, membership_key
 from contracts.events.auth import MembershipStatus
 from contracts.identifiers import UserId, new_id
@@ -123,6 +123,36 @@ async def test_a_replay_from_zero_while_deciding_refuses_nothing_and_allows_nobo
     assert set(answers) == {("allowed", None), ("revoked", Reason.MEMBERSHIP_INACTIVE)}
     assert generation(instance) == 4
     assert instance.path.status().flags == ()
+
+
+async def test_what_only_a_rebuild_has_read_proves_nothing_of_what_decides(
+    sources: Sources, start_instance: StartInstance
+) -> None:
+    await publish_allowed(sources)
+    await sources.beat()
+    instance = await start_instance()
+    await until_reason(instance, sources, None)
+    cache = instance.path.cache
+    proven = [owner.as_of for owner in cache.head().owners]
+    (live,) = instance.kafka.readers
+    await live.hold_back(wire_name(sources.kafka.topic_prefix, MEMBERSHIPS))
+    await sources.publish(grant(sources.user_id, permissions=()))
+    await hear(instance, sources)
+    # The rebuild comes to the revocation and to all else of Auth, and not to its end.
+    instance.kafka.held_back = frozenset({wire_name(sources.kafka.topic_prefix, COMPANIES)})
+    instance.path.request_rebuild()
+    await instance.until(
+        lambda _: all(
+            cache.positions(1 - cache.head().active).get(partition, 0) >= end
+            for partition, end in sources._ends.items()
+            if partition[0] in STATE_TOPICS and partition[0] != COMPANIES
+        ),
+        "the rebuild has read all of Auth",
+    )
+    entitlements, auth = (owner.as_of for owner in cache.head().owners)
+    assert entitlements > proven[0]
+    assert auth == proven[1]
+    assert reason(instance, sources) is None
 
 
 async def test_who_is_cancelled_while_one_client_ends_ends_both(

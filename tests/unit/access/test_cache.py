@@ -31,8 +31,7 @@ PARTITION = ("auth.memberships.v1", 2)
 
 
 def state(epoch: int, version: int) -> Upsert:
-    head = quarantined(None)
-    record = b"\0" + epoch.to_bytes(8, "little") + version.to_bytes(8, "little") + head[17:] + b"rest"
+    record = b"\0" + epoch.to_bytes(4, "little") + version.to_bytes(8, "little") + b"rest"
     return Upsert(KEY, epoch, version, record)
 
 
@@ -80,7 +79,7 @@ def test_a_quarantine_lasts_until_something_newer(
 
 
 def test_the_state_an_unknown_one_stood_in_for_takes_its_place_in_any_order(tmp_path: Path) -> None:
-    unknown = Upsert(KEY, 1, 3, state(1, 3).record[:17] + b"\0" + b"\0" * 6)
+    unknown = Upsert(KEY, 1, 3, state(1, 3).record[:13] + b"\0" + b"\0" * 3)
     for number, order in enumerate(permutations([state(1, 2), unknown, state(1, 3), unknown])):
         cache = Cache.open(tmp_path / str(number), boot_id="a boot")
         cache.apply(0, order, {})
@@ -92,7 +91,8 @@ def test_the_state_an_unknown_one_stood_in_for_takes_its_place_in_any_order(tmp_
 
 def test_of_a_withheld_state_only_who_does_not_know_it_learns_anything(tmp_path: Path) -> None:
     withheld = Quarantine(KEY, "the log refused its state", stands_for=(1, 3))
-    for number, order in enumerate(permutations([state(1, 2), withheld, state(1, 3), withheld])):
+    changes: list[Change] = [state(1, 2), withheld, state(1, 3), withheld]
+    for number, order in enumerate(permutations(changes)):
         cache = Cache.open(tmp_path / str(number), boot_id="a boot")
         cache.apply(0, order, {})
         assert held(cache) == state(1, 3).record
@@ -209,11 +209,50 @@ def test_a_swap_takes_no_state_back_and_lifts_no_quarantine(
     assert version_of(held(cache)) == version
     assert is_quarantined(held(cache)) is (why is not None)
     assert [flag.why for flag in cache.flags()] == ([] if why is None else [why])
-    # Only something newer lifts it afterwards.
+    # Only something newer lifts it afterwards, or what the log had lost and the owner tells again.
     cache.apply(other, (state(*version),) if version > (0, 0) else (), {})
-    assert is_quarantined(held(cache)) is (why is not None)
+    was_lost = POISON not in (*live, *log)
+    assert is_quarantined(held(cache)) is (why is not None and not was_lost)
     cache.apply(other, (state(3, 1),), {})
     assert not is_quarantined(held(cache))
+    assert cache.flags() == []
+
+
+@pytest.mark.parametrize(
+    ("told", "is_lifted"),
+    [
+        ([state(1, 1)], False),
+        ([state(1, 2)], True),
+        ([POISON, state(1, 2)], False),
+        ([state(1, 2), POISON], False),
+        ([state(1, 3)], True),
+    ],
+)
+def test_what_the_log_had_lost_decides_again_once_it_is_told_again(
+    cache: Cache, told: list[Change], *, is_lifted: bool
+) -> None:
+    cache.apply(0, [state(1, 2)], {PARTITION: 7})
+    cache.apply(cache.empty_other(), [], {PARTITION: 7})
+    cache.swap(compared(cache))
+    # Another rebuild, still without it, and one more that finds it.
+    cache.apply(cache.empty_other(), [], {PARTITION: 7})
+    active = cache.swap(compared(cache))[0].active
+    assert is_quarantined(held(cache))
+    other = cache.empty_other()
+    for generation in (active, other):
+        cache.apply(generation, told, {PARTITION: 8})
+    assert is_quarantined(held(cache)) is not is_lifted
+    cache.swap(compared(cache))
+    assert is_quarantined(held(cache)) is not is_lifted
+
+
+def test_a_rebuild_that_finds_what_the_log_had_lost_lifts_its_quarantine(cache: Cache) -> None:
+    cache.apply(0, [state(1, 2)], {PARTITION: 7})
+    cache.apply(cache.empty_other(), [], {PARTITION: 7})
+    cache.swap(compared(cache))
+    cache.apply(cache.empty_other(), [state(1, 2)], {PARTITION: 8})
+    assert cache.swap(compared(cache))[1] == []
+    assert held(cache) == state(1, 2).record
     assert cache.flags() == []
 
 

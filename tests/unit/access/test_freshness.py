@@ -195,7 +195,5 @@ def test_the_window_says_what_the_judgement_says(
     machine.wall += since + step
     freshness = judge((first, second), machine.clocks, Bounds(), reading=reading)
     window = Window((first, second), Bounds(), reading=reading)
-    assert window.holds(machine.wall, machine.boot) is (freshness.doubt is None)
-    if freshness.doubt is None:
-        assert window.age(machine.boot) == freshness.age
-        assert window.now(machine.wall, machine.boot) == freshness.now
+    expected = None if freshness.doubt is not None else (freshness.now, freshness.age)
+    assert window.at(machine.wall, machine.boot) == expected

@@ -20,7 +20,7 @@ from access.ingest import (
 from access.records import Membership, membership_key, permissions_key, sessions_key, signing_key_key
 from contracts.envelope import decode, encode, envelop
 from contracts.events.auth import SessionsChanged
-from contracts.identifiers import PLATFORM_COMPANY_ID, CompanyId, new_id
+from contracts.identifiers import PLATFORM_COMPANY_ID, CompanyId, UserId, new_id
 from contracts.payload import Payload
 from contracts.schema_export import EXAMPLES_FOLDER
 from contracts.topics import TOPICS
@@ -30,7 +30,7 @@ from tests.harness.access import ROOT_KEY, catalog, grant, signing_key
 from tests.harness.clock import FakeClock
 
 INGEST = Ingest(modules=("finance",), root_key=ROOT_KEY.public_key())
-COMPANY, USER = CompanyId(new_id()), new_id()
+COMPANY, USER = CompanyId(new_id()), UserId(new_id())
 KEY = f"{COMPANY}/{USER}".encode()
 
 

@@ -1,7 +1,9 @@
 """What goes into a record comes out of it, whatever it is."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -41,16 +43,18 @@ from contracts.events.auth import (
 )
 from contracts.events.entitlements import BaseEntitlement, EntitlementChanged, EntitlementStatus, ModuleEntitlement
 from contracts.identifiers import UserId, new_id
-from contracts.payload import INTEGER_MAX
+from contracts.payload import EPOCH_MAX, INTEGER_MAX, VERSION_MAX
 from contracts.permissions import PERMISSIONS
 from contracts.services import MODULES
 from tests.harness.access import ROOT_KEY
 
 INSTANTS = st.datetimes(timezones=st.just(UTC))
+EPOCHS = st.integers(1, EPOCH_MAX)
 VERSIONS = st.integers(1, INTEGER_MAX)
 IDS = st.uuids().map(str) | st.from_regex(r"[A-Za-z0-9_.:-]{1,120}", fullmatch=True)
 SCOPES: st.SearchStrategy[Any] = st.dictionaries(
-    st.sampled_from(["business_unit", "event", "venue"]), st.just("*") | st.lists(IDS, max_size=4).map(tuple)
+    st.sampled_from(["business_unit", "event", "approval_limit", "tour", "stage", "a_scope_type_of_the_future"]),
+    st.just("*") | st.lists(IDS, max_size=4).map(tuple) | st.lists(st.uuids().map(str), max_size=4).map(tuple),
 )
 
 
@@ -99,7 +103,7 @@ def _kept_scopes(scopes: Any) -> dict[str, Any]:
     return {name: value if value == "*" else tuple(sorted(set(value))) for name, value in scopes.items() if value}
 
 
-@given(MEMBERSHIPS, VERSIONS, VERSIONS, st.sets(st.sampled_from(MODULES)))
+@given(MEMBERSHIPS, EPOCHS, VERSIONS, st.sets(st.sampled_from(MODULES)))
 def test_a_membership_comes_back(event: GrantChanged, epoch: int, version: int, kept: set[str]) -> None:
     raw = compile_membership(event, epoch, version, kept)
     record = Membership(raw)
@@ -235,6 +239,33 @@ def test_a_quarantine_keeps_the_version_and_is_seen_on_every_kind() -> None:
     assert Entitlement(bare).is_unknown
     assert PermissionTable(bare).is_unknown
     assert sessions_of(bare).is_unknown
+
+
+@pytest.mark.parametrize("count", [1, 254, 255, 256, 5000])
+@pytest.mark.parametrize("named", [str, lambda each: f"unit-{each.hex}"], ids=["uuids", "names"])
+def test_any_number_of_ids_comes_back(count: int, named: Callable[[UUID], str]) -> None:
+    ids = tuple(sorted(named(UUID(int=number)) for number in range(count)))
+    grant = ModuleGrant(key="finance", permissions={}, scopes={"business_unit": ids, "event": "*"})
+    event = GrantChanged(
+        user_id=UserId(new_id()),
+        status=MembershipStatus.ACTIVE,
+        superadmin=False,
+        modules=(grant,),
+        delegations=(
+            Delegation(
+                module="finance",
+                permissions=("finance.expenses.read",),
+                scopes={"event": ids},
+                may_delegate=True,
+                valid_until=None,
+            ),
+        ),
+    )
+    record = Membership(compile_membership(event, EPOCH_MAX, VERSION_MAX, MODULES))
+    ((_, found),) = record.modules()
+    assert found.scopes() == {"business_unit": ids, "event": "*"}
+    assert [each.scopes for each in record.delegations()] == [{"event": ids}]
+    assert record.version == (EPOCH_MAX, VERSION_MAX)
 
 
 def test_a_module_granted_twice_is_refused() -> None:

@@ -1,0 +1,1 @@
+"""Read-only copies of what other services publish."""

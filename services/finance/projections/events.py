@@ -1,0 +1,78 @@
+"""The events of the promoter service, and what Finance asks of them."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import Text
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.types import DateTime
+
+from chassis.projections import Projected, Projection
+from contracts.errors import DomainError, Kind
+from contracts.events.promoter import EventChanged
+from contracts.identifiers import CompanyId
+from services.finance.database import Base
+
+
+class EventUnknownError(DomainError):
+    """Also for another company's event, and for one that was not told of yet: the answers are equal."""
+
+    kind = Kind.INVALID
+    code = "event_unknown"
+    title = "There is no such event"
+    pointer = "/event_id"
+
+    def __init__(self) -> None:
+        super().__init__("This company has no event with this id. One that was just made may be known in a moment.")
+
+
+class EventStateUnknownError(DomainError):
+    """Nothing is put down on a guess."""
+
+    kind = Kind.UNAVAILABLE
+    code = "event_state_unknown"
+    title = "It is not known how this event stands"
+    retry_after_seconds = 5
+
+
+class ProjectedEvent(Projected, Base):
+    """An event, from `starts_at` up to and without `ends_at`."""
+
+    __tablename__ = "projected_events"
+
+    title: Mapped[str | None] = mapped_column(Text)
+    business_unit_id: Mapped[UUID | None]
+    starts_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    ends_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    #: IANA: by whose days a cost is one of the event's.
+    time_zone: Mapped[str | None] = mapped_column(Text)
+    #: ISO 4217: what the event's money is counted in.
+    currency: Mapped[str | None] = mapped_column(Text)
+
+
+def _columns_of(event: EventChanged) -> Mapping[str, Any]:
+    times = event.times
+    return {
+        "title": event.title,
+        "business_unit_id": event.business_unit_id,
+        "starts_at": times.starts_at if times else None,
+        "ends_at": times.ends_at if times else None,
+        "time_zone": times.time_zone if times else None,
+        "currency": event.currency,
+    }
+
+
+EVENTS: Final = Projection("promoter.events.v1", ProjectedEvent, columns_of=_columns_of)
+
+
+async def known_event(work: AsyncSession, company_id: CompanyId, event_id: UUID) -> ProjectedEvent:
+    """The company's event. Raises EventUnknownError, also for one that was removed, or EventStateUnknownError."""
+    found = await work.get(ProjectedEvent, (company_id, event_id), populate_existing=True)
+    if found is None or (found.is_known and found.is_removed):
+        raise EventUnknownError
+    if not found.is_known:
+        raise EventStateUnknownError("Its newest state could not be read. Try again in a moment.")
+    return found
