@@ -5,7 +5,7 @@ one looks like.
 """
 
 import itertools
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -33,17 +33,55 @@ from tests.integration.entitlements.calling import CalledService, Person, called
 SERVICES: Final[Mapping[str, Service[Any]]] = {
     name: service for name, service in load(service_names()).items() if service.manifest.kind != "system"
 }
-#: For each collection something is made in, a body that makes one.
-EXAMPLES: Final[Mapping[str, Mapping[str, Any]]] = {
+_NUMBERS: Final = itertools.count(1)
+#: For each collection something is made in, a body that makes one; made anew where no two may be alike.
+EXAMPLES: Final[Mapping[str, Mapping[str, Any] | Callable[[], Mapping[str, Any]]]] = {
     "/api/finance/expenses": {
         "description": "Stage",
         "amount": "1200.50",
         "currency": "USD",
         "incurred_on": "2026-05-21",
     },
+    "/api/finance/bills": {
+        "description": "Sound",
+        "amount": "1000",
+        "currency": "USD",
+        "billed_on": "2026-05-01",
+        "due_on": "2026-06-01",
+    },
+    "/api/finance/income": {
+        "kind": "tickets",
+        "description": "Presale",
+        "amount": "5000",
+        "currency": "USD",
+        "received_on": "2026-05-20",
+    },
+    "/api/finance/categories": lambda: {"name": f"Category {next(_NUMBERS)}"},
+    "/api/finance/periods": lambda: {"month": f"{2000 + next(_NUMBERS)}-05"},
+    "/api/finance/rates": {"day": "2026-05-21", "base": "EUR", "source": "ECB", "rates": {"USD": "1.0823"}},
     "/api/promoter/events": {"title": "Northern Lights"},
     "/api/promoter/artists": {"stage_name": "The Night Ferries"},
 }
+#: Collections in which each thing has its place, and is put there.
+PUT_INTO: Final = frozenset({"/api/finance/rates"})
+#: What else a route has to be told.
+BODIES: Final[Mapping[str, Mapping[str, Any]]] = {
+    **{
+        path: {"reason": "Twice"}
+        for path in (
+            "/api/finance/expenses/{expense_id}/reject",
+            "/api/finance/expenses/{expense_id}/void",
+            "/api/finance/bills/{bill_id}/void",
+            "/api/finance/income/{income_id}/void",
+        )
+    },
+    "/api/finance/expenses/{expense_id}/schedule": {"scheduled_for": "2026-06-01"},
+    "/api/finance/expenses/{expense_id}/pay": {"paid_on": "2026-05-21"},
+    "/api/finance/bills/{bill_id}/payments": {"amount": "1", "currency": "USD", "paid_on": "2026-05-20"},
+}
+QUERIES: Final[Mapping[str, Mapping[str, str]]] = {"/api/finance/expenses/totals": {"currency": "USD"}}
+#: What somebody who may do everything can be told all the same of an object they have just made.
+OF_ITS_STATE: Final = frozenset({"illegal_move", "four_eyes"})
 
 
 @dataclass(frozen=True)
@@ -69,10 +107,12 @@ FILES: Final[Mapping[str, Sent]] = {
 #: Where nothing is made under the path it is shown at: the path it is made under.
 MADE_UNDER: Final[Mapping[str, str]] = {
     "/api/finance/attachments": "/api/finance/expenses/{expense_id}/attachments",
+    "/api/finance/bills/ageing": "/api/finance/bills",
     **dict.fromkeys(
         (
             "/api/finance/expenses/export",
             "/api/finance/expenses/import",
+            "/api/finance/expenses/totals",
             *(
                 f"/api/finance/dashboards/{party}{form}"
                 for party in ("vendors", "agencies")
@@ -83,8 +123,8 @@ MADE_UNDER: Final[Mapping[str, str]] = {
     ),
 }
 CAPABILITIES: Final = ("live_ticket_sales", "venue_directory", "vendor_directory", "ai_sales_report")
-EVERYTHING: Final = {"business_unit": "*", "event": "*"}
-NOTHING: Final[Mapping[str, Any]] = {"business_unit": (), "event": ()}
+EVERYTHING: Final = {"business_unit": "*", "event": "*", "approval_limit": "*"}
+NOTHING: Final[Mapping[str, Any]] = dict.fromkeys(EVERYTHING, ())
 
 
 @dataclass(frozen=True)
@@ -152,7 +192,7 @@ class Modules:
 
     async def object_of(self, case: Case, person: Person) -> str:
         """The id of an object the person has made where the route's objects are made."""
-        made = await self._made(case, person, case.collection, {"json": EXAMPLES[case.collection]})
+        made = await self._made(case, person, case.collection, {"json": example(case.collection)})
         if case.made_under == case.collection:
             return made
         sent = FILES[case.made_under]
@@ -162,8 +202,10 @@ class Modules:
         self, case: Case, person: Person, path: str, body: Mapping[str, Any], *, media_type: str = "application/json"
     ) -> str:
         headers = {**person.headers, "Idempotency-Key": str(new_id()), "Content-Type": media_type}
-        answer = await self.called[case.module].client.post(path, headers=headers, **body)
-        assert answer.status_code == 201, answer.text
+        method = "PUT" if path in PUT_INTO else "POST"
+        headers |= {"If-Match": "*"} if path in PUT_INTO else {}
+        answer = await self.called[case.module].client.request(method, path, headers=headers, **body)
+        assert answer.status_code == (200 if path in PUT_INTO else 201), answer.text
         return str(answer.json()["id"])
 
     async def ask(
@@ -176,16 +218,23 @@ class Modules:
             "If-Match": "*",
             "Idempotency-Key": str(new_id()),
         }
-        makes = case.method == "POST" and case.path in EXAMPLES
-        body: Mapping[str, Any] = (
-            {} if case.method in {"GET", "DELETE"} else {"json": EXAMPLES[case.path] if makes else {}}
-        )
+        body: dict[str, Any] = {}
         if case.method == "POST" and case.path in FILES:
             sent = FILES[case.path]
             headers["Content-Type"] = sent.media_type
-            body = sent.request
+            body |= sent.request
+        elif case.method not in {"GET", "DELETE"}:
+            makes = case.path in EXAMPLES and case.method in {"POST", "PUT"}
+            body["json"] = example(case.path) if makes else BODIES.get(case.path, {})
+        if case.path in QUERIES:
+            body["params"] = QUERIES[case.path]
         path = _of(case.path, object_id)
         return await self.called[case.module].client.request(case.method, path, headers=headers, **body)
+
+
+def example(collection: str) -> Mapping[str, Any]:
+    found = EXAMPLES[collection]
+    return found() if callable(found) else found
 
 
 def _of(path: str, object_id: str) -> str:
@@ -232,7 +281,7 @@ async def test_who_may_do_everything_is_let_through(modules: Modules, case: Case
     """Else the refusals below would prove nothing."""
     member = await modules.member(case)
     answer = await modules.ask(case, member, await modules.object_of(case, member))
-    assert answer.status_code in {200, 201, 204} or answer.json()["code"] == "illegal_move", answer.text
+    assert answer.status_code in {200, 201, 204} or answer.json()["code"] in OF_ITS_STATE, answer.text
 
 
 @each_route
@@ -294,6 +343,21 @@ async def test_each_missing_layer_is_refused_by_its_name(modules: Modules, case:
         assert theirs not in answer.text
     else:
         assert (answer.status_code, answer.json()["code"]) == (403, layer)
+
+
+LIMITED: Final = [case for case in CASES if "approval_limit" in case.permission.requirement.scope_types]
+
+
+@pytest.mark.parametrize("case", LIMITED, ids=str)
+async def test_a_limit_that_is_too_low_is_refused_and_named(modules: Modules, case: Case) -> None:
+    member = await modules.member(case)
+    theirs = await modules.object_of(case, member)
+    low = {**EVERYTHING, "approval_limit": ("USD:1",)}
+    modules.give(case, member, granted(case.module, member, scopes=low), having(case.module))
+    answer = await modules.ask(case, member, theirs)
+    assert (answer.status_code, answer.json()["code"]) == (403, "out_of_scope")
+    currency, _, minor = answer.json()["limit"].partition(":")
+    assert (currency, int(minor) > 1) == ("USD", True)
 
 
 WITH_CAPABILITY: Final = [case for case in CASES if case.permission.requirement.capability is not None]

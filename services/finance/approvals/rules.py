@@ -17,7 +17,7 @@ class FourEyesError(DomainError):
 def check_four_eyes(decider: UUID, *involved: UUID | None) -> None:
     """Raises FourEyesError for who is one of those that asked for the decision."""
     if decider in involved:
-        raise FourEyesError("Who created or submitted it neither approves nor rejects it.")
+        raise FourEyesError("Who created, changed or submitted it neither approves nor rejects it.")
 
 
 def limit_needed(amount: Money) -> str:

@@ -57,7 +57,7 @@ class BillChanges(NewBill):
     due_on: DateText = date.min
 
 
-class Why(RequestModel):
+class BillReason(RequestModel):
     reason: Words
 
 
@@ -85,6 +85,7 @@ class BillBody(ResponseModel):
     business_unit_id: UUID | None
     event_id: UUID | None
     vendor_id: UUID | None
+    changed_by: UUID | None
     approved_by: UUID | None
     approved_at: datetime | None
     void_reason: str | None
@@ -252,7 +253,7 @@ async def approve_bill(
 @bills.post("/bills/{bill_id}/void", responses=_CHANGE_PROBLEMS)
 @guard(Permission("finance.bills.write", ScopeSource.OBJECT))
 async def void_bill(
-    bill_id: UUID, body: Why, access: Access, work: Work, now: Now, expected: IfMatch, response: Response
+    bill_id: UUID, body: BillReason, access: Access, work: Work, now: Now, expected: IfMatch, response: Response
 ) -> BillBody:
     """Take back a bill of which nothing was paid; it stays to be seen."""
     voided = await operations.void(work, access, bill_id, body.reason, expected=expected, now=now)

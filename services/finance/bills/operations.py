@@ -19,6 +19,7 @@ from services.finance.bills import rules
 from services.finance.bills.rules import Ageing, BillDetails, BillState, OpenBills, Payment, Progress
 from services.finance.bills.tables import Bill, BillPayment
 from services.finance.periods.tables import hold_open
+from services.finance.projections.events import known_event
 
 LISTING: Final = Listing(
     Bill,
@@ -78,9 +79,13 @@ def scope_of(details: BillDetails) -> Mapping[str, ScopeValue]:
 
 
 async def add(work: AsyncSession, access: AccessContext, details: BillDetails, *, now: datetime) -> Bill:
-    """Put down a bill. Raises OutOfScopeError, PeriodClosedError and what `rules.check_bill` raises."""
+    """Put down a bill.
+
+    Raises OutOfScopeError, PeriodClosedError and what `rules.check_bill` and `_check_event` raise.
+    """
     access.require_scope(scope_of(details))
     rules.check_bill(details, now.date())
+    await _check_event(work, access, details)
     await hold_open(work, access.company_id, details.billed_on)
     bill = Bill(
         id=new_id(),
@@ -108,7 +113,8 @@ async def edit(
     which either may be missing. What changes nothing leaves no trace.
 
     Raises BillUnknownError, OutOfScopeError for where it is and where it would go, VersionMismatchError,
-    BillNotEditableError, CurrencyUnknownError, PeriodClosedError and what `rules.check_bill` raises.
+    BillNotEditableError, CurrencyUnknownError, PeriodClosedError and what `rules.check_bill` and
+    `_check_event` raise.
     """
     bill = await _locked(work, access, bill_id, expected)
     before = details_of(bill)
@@ -120,9 +126,11 @@ async def edit(
     rules.check_bill(details, now.date())
     if details == before:
         return bill
+    await _check_event(work, access, details, known=before)
     await hold_open(work, access.company_id, before.billed_on, details.billed_on)
     said = snapshot(bill)
     _set(bill, details)
+    bill.changed_by = access.user_id
     return _write(work, access, bill, "edit", now=now, before=said)
 
 
@@ -134,7 +142,9 @@ async def approve(
     Raises BillUnknownError, OutOfScopeError, VersionMismatchError, PeriodClosedError and what `rules.approved` raises.
     """
     bill = await _locked(work, access, bill_id, expected)
-    progress = rules.approved(progress_of(bill), access.user_id, now, bill.created_by)
+    progress = rules.approved(
+        progress_of(bill), access.user_id, now, created_by=bill.created_by, changed_by=bill.changed_by
+    )
     return await _move(work, access, bill, "approve", progress, now=now)
 
 
@@ -234,6 +244,15 @@ def _values(said: BillDetails | Progress) -> dict[str, Any]:
 def _set(bill: Bill, said: BillDetails | Progress) -> None:
     for name, value in _values(said).items():
         setattr(bill, name, value)
+
+
+async def _check_event(
+    work: AsyncSession, access: AccessContext, details: BillDetails, *, known: BillDetails | None = None
+) -> None:
+    """What was put down on an event before may outlive it. Raises EventUnknownError or EventStateUnknownError."""
+    event_id = details.event_id
+    if event_id is not None and (known is None or event_id != known.event_id):
+        await known_event(work, access.company_id, event_id)
 
 
 async def _locked(work: AsyncSession, access: AccessContext, bill_id: UUID, expected: Expected) -> Bill:

@@ -137,10 +137,12 @@ def check_editable(state: BillState) -> None:
         raise BillNotEditableError(f"It is {state}; an open one can be changed.", state=str(state))
 
 
-def approved(progress: Progress, approver: UUID, at: datetime, created_by: UUID) -> Progress:
+def approved(
+    progress: Progress, approver: UUID, at: datetime, *, created_by: UUID, changed_by: UUID | None
+) -> Progress:
     """Raises IllegalMoveError or FourEyesError."""
     state = MOVES.move(progress.state, "approve")
-    check_four_eyes(approver, created_by)
+    check_four_eyes(approver, created_by, changed_by)
     return replace(progress, state=state, approved_by=approver, approved_at=at)
 
 

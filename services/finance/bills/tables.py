@@ -28,7 +28,7 @@ class Bill(OfAmount, Base):
         ),
         CheckConstraint("(approved_by is null) = (approved_at is null)", name="approval_is_whole"),
         CheckConstraint("state in ('open', 'void') or approved_by is not null", name="approved_by_somebody"),
-        CheckConstraint("approved_by <> created_by", name="approved_by_four_eyes"),
+        CheckConstraint("approved_by not in (created_by, changed_by)", name="approved_by_four_eyes"),
         CheckConstraint("(state = 'void') = (void_reason is not null)", name="void_for_a_reason"),
         CheckConstraint("length(void_reason) between 1 and 500", name="void_reason_length"),
         CheckConstraint("version >= 1", name="version_is_positive"),
@@ -56,6 +56,8 @@ class Bill(OfAmount, Base):
     state: Mapped[str] = mapped_column(Text)
     #: The sum of its payments.
     paid_minor: Mapped[int] = mapped_column(BigInteger)
+    #: Who wrote it anew last, which is as if they had created it.
+    changed_by: Mapped[UUID | None]
     approved_by: Mapped[UUID | None]
     approved_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     void_reason: Mapped[str | None] = mapped_column(Text)

@@ -25,8 +25,17 @@ _READ: Final = Permission(
 _CHANGE_PROBLEMS: Final = problem_statuses(401, 403, 404, 409, 412, 422, 428, 503)
 
 
+Name = Annotated[str, Field(min_length=1, max_length=100)]
+
+
 class NewCategory(RequestModel):
-    name: Annotated[str, Field(min_length=1, max_length=100)]
+    name: Name
+
+
+class CategoryChanges(NewCategory):
+    """Only what is to be different."""
+
+    name: Name = ""
 
 
 class CategoryBody(ResponseModel):
@@ -88,11 +97,18 @@ async def read_category_history(category_id: UUID, access: Access, work: Work, a
 
 @categories.patch("/categories/{category_id}", responses=_CHANGE_PROBLEMS)
 @guard(Permission("finance.expenses.write", ScopeSource.OBJECT))
-async def rename_category(
-    category_id: UUID, body: NewCategory, access: Access, work: Work, now: Now, expected: IfMatch, response: Response
+async def edit_category(
+    category_id: UUID,
+    body: CategoryChanges,
+    access: Access,
+    work: Work,
+    now: Now,
+    expected: IfMatch,
+    response: Response,
 ) -> CategoryBody:
     """Give a category another name."""
-    return _shown(await operations.rename(work, access, category_id, body.name, expected=expected, now=now), response)
+    changes = body.model_dump(exclude_unset=True)
+    return _shown(await operations.edit(work, access, category_id, changes, expected=expected, now=now), response)
 
 
 @categories.post("/categories/{category_id}/retire", responses=_CHANGE_PROBLEMS)

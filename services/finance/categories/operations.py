@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -31,17 +32,24 @@ async def add(work: AsyncSession, access: AccessContext, name: str, *, now: date
     return await _name(work, access, category, name, "add", now=now)
 
 
-async def rename(
-    work: AsyncSession, access: AccessContext, category_id: UUID, name: str, *, expected: Expected, now: datetime
+async def edit(
+    work: AsyncSession,
+    access: AccessContext,
+    category_id: UUID,
+    changes: Mapping[str, str],
+    *,
+    expected: Expected,
+    now: datetime,
 ) -> Category:
-    """Give a category another name; expenses go on being of it. The name it has leaves no trace.
+    """Give a category another `name`; expenses go on being of it. What changes nothing leaves no trace.
 
     Raises CategoryUnknownError, OutOfScopeError, VersionMismatchError or CategoryNameTakenError.
     """
     category = await _locked(work, access, category_id, expected)
+    name = changes.get("name", category.name)
     if category.name == name:
         return category
-    return await _name(work, access, category, name, "rename", now=now, before=snapshot(category))
+    return await _name(work, access, category, name, "edit", now=now, before=snapshot(category))
 
 
 async def retire(

@@ -81,17 +81,17 @@ class ExpenseChanges(NewExpense):
     incurred_on: DateText = date.min
 
 
-class Why(RequestModel):
+class ExpenseReason(RequestModel):
     """What is said to those whose expense it is."""
 
     reason: Words
 
 
-class PaymentDay(RequestModel):
+class ExpenseSchedule(RequestModel):
     scheduled_for: DateText
 
 
-class Payment(RequestModel):
+class ExpensePayment(RequestModel):
     paid_on: DateText
 
 
@@ -328,7 +328,7 @@ async def approve_expense(move: Moving) -> ExpenseBody:
 
 @expenses.post("/expenses/{expense_id}/reject", responses=_MOVE_PROBLEMS)
 @guard(Permission("finance.expenses.approve", ScopeSource.OBJECT))
-async def reject_expense(body: Why, move: Moving) -> ExpenseBody:
+async def reject_expense(body: ExpenseReason, move: Moving) -> ExpenseBody:
     """Give back what somebody else submitted; it can be changed and submitted again."""
     return await move("reject", reason=body.reason)
 
@@ -336,21 +336,21 @@ async def reject_expense(body: Why, move: Moving) -> ExpenseBody:
 # Who pays carries out what others decided, so it takes no right to decide.
 @expenses.post("/expenses/{expense_id}/schedule", responses=_MOVE_PROBLEMS)
 @guard(Permission("finance.expenses.write", ScopeSource.OBJECT))
-async def schedule_expense(body: PaymentDay, move: Moving) -> ExpenseBody:
+async def schedule_expense(body: ExpenseSchedule, move: Moving) -> ExpenseBody:
     """Set the day an approved expense is to be paid on, or another one."""
     return await move("schedule", day=body.scheduled_for)
 
 
 @expenses.post("/expenses/{expense_id}/pay", responses=_MOVE_PROBLEMS)
 @guard(Permission("finance.expenses.write", ScopeSource.OBJECT))
-async def pay_expense(body: Payment, move: Moving) -> ExpenseBody:
+async def pay_expense(body: ExpensePayment, move: Moving) -> ExpenseBody:
     """Put down that a scheduled expense was paid."""
     return await move("pay", day=body.paid_on)
 
 
 @expenses.post("/expenses/{expense_id}/void", responses=_MOVE_PROBLEMS)
 @guard(Permission("finance.expenses.write", ScopeSource.OBJECT))
-async def void_expense(body: Why, move: Moving) -> ExpenseBody:
+async def void_expense(body: ExpenseReason, move: Moving) -> ExpenseBody:
     """Take back an expense that was not paid; it stays to be seen."""
     return await move("void", reason=body.reason)
 

@@ -26,6 +26,7 @@ from services.finance.expenses.rules import ExpenseDetails, ExpenseState, Progre
 from services.finance.expenses.tables import Expense
 from services.finance.periods.rules import month_of
 from services.finance.periods.tables import hold_open
+from services.finance.projections.events import known_event
 from services.finance.rates.rules import check_target, converted
 from services.finance.rates.tables import read_rates
 
@@ -110,7 +111,7 @@ class FirstRows:
 async def add(work: AsyncSession, access: AccessContext, details: ExpenseDetails, *, now: datetime) -> Expense:
     """Put down an expense.
 
-    Raises OutOfScopeError, CategoryRefusedError, PeriodClosedError and what `rules.check_expense` raises.
+    Raises OutOfScopeError, PeriodClosedError and what `rules.check_expense` and `_hold_references` raise.
     """
     access.require_scope(scope_of(details))
     rules.check_expense(details, now.date())
@@ -132,8 +133,8 @@ async def edit(
     which either may be missing. What changes nothing leaves no trace.
 
     Raises ExpenseUnknownError, OutOfScopeError for where it is and where it would go, VersionMismatchError,
-    ExpenseNotEditableError, CurrencyUnknownError, CategoryRefusedError, PeriodClosedError and what
-    `rules.check_expense` raises.
+    ExpenseNotEditableError, CurrencyUnknownError, PeriodClosedError and what `rules.check_expense` and
+    `_hold_references` raise.
     """
     expense = await _locked(work, access, expense_id, expected)
     before = details_of(expense)
@@ -319,11 +320,13 @@ async def _hold_references(
     work: AsyncSession, access: AccessContext, details: ExpenseDetails, *, known: ExpenseDetails | None = None
 ) -> None:
     """Have what an expense refers to stay what it is until the expense is written. What it referred to before may have
-    retired since. Raises CategoryRefusedError.
+    retired, or been removed, since. Raises CategoryRefusedError, EventUnknownError or EventStateUnknownError.
     """
-    category_id = details.category_id
+    category_id, event_id = details.category_id, details.event_id
     if category_id is not None and (known is None or category_id != known.category_id):
         check_takes_expenses(await held_state(work, access.company_id, category_id))
+    if event_id is not None and (known is None or event_id != known.event_id):
+        await known_event(work, access.company_id, event_id)
 
 
 async def _locked(work: AsyncSession, access: AccessContext, expense_id: UUID, expected: Expected) -> Expense:

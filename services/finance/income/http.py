@@ -53,7 +53,7 @@ class IncomeChanges(NewIncome):
     received_on: DateText = date.min
 
 
-class Why(RequestModel):
+class IncomeReason(RequestModel):
     reason: Words
 
 
@@ -158,7 +158,7 @@ async def edit_income(
 @income.post("/income/{income_id}/void", responses=_CHANGE_PROBLEMS)
 @guard(Permission("finance.income.write", ScopeSource.OBJECT))
 async def void_income(
-    income_id: UUID, body: Why, access: Access, work: Work, now: Now, expected: IfMatch, response: Response
+    income_id: UUID, body: IncomeReason, access: Access, work: Work, now: Now, expected: IfMatch, response: Response
 ) -> IncomeBody:
     """Take back what was put down in error; it stays to be seen."""
     return _shown(await operations.void(work, access, income_id, body.reason, expected=expected, now=now), response)

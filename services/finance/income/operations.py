@@ -17,6 +17,7 @@ from services.finance.income import rules
 from services.finance.income.rules import IncomeDetails, IncomeKind, IncomeState
 from services.finance.income.tables import Income
 from services.finance.periods.tables import hold_open
+from services.finance.projections.events import known_event
 
 LISTING: Final = Listing(
     Income,
@@ -57,9 +58,13 @@ def scope_of(details: IncomeDetails) -> Mapping[str, ScopeValue]:
 
 
 async def add(work: AsyncSession, access: AccessContext, details: IncomeDetails, *, now: datetime) -> Income:
-    """Put down income. Raises OutOfScopeError, PeriodClosedError and what `rules.check_income` raises."""
+    """Put down income.
+
+    Raises OutOfScopeError, PeriodClosedError and what `rules.check_income` and `_check_event` raise.
+    """
     access.require_scope(scope_of(details))
     rules.check_income(details, now.date())
+    await _check_event(work, access, details)
     await hold_open(work, access.company_id, details.received_on)
     income = Income(
         id=new_id(),
@@ -87,7 +92,8 @@ async def edit(
     either may be missing. What changes nothing leaves no trace.
 
     Raises IncomeUnknownError, OutOfScopeError for where it is and where it would go, VersionMismatchError,
-    IncomeVoidError, CurrencyUnknownError, PeriodClosedError and what `rules.check_income` raises.
+    IncomeVoidError, CurrencyUnknownError, PeriodClosedError and what `rules.check_income` and
+    `_check_event` raise.
     """
     income = await _locked(work, access, income_id, expected)
     before = details_of(income)
@@ -99,6 +105,7 @@ async def edit(
     rules.check_income(details, now.date())
     if details == before:
         return income
+    await _check_event(work, access, details, known=before)
     await hold_open(work, access.company_id, before.received_on, details.received_on)
     said = snapshot(income)
     for name, value in _values(details).items():
@@ -144,6 +151,15 @@ def details_of(income: Income) -> IncomeDetails:
 
 def _values(details: IncomeDetails) -> dict[str, Any]:
     return {field.name: getattr(details, field.name) for field in fields(details)}
+
+
+async def _check_event(
+    work: AsyncSession, access: AccessContext, details: IncomeDetails, *, known: IncomeDetails | None = None
+) -> None:
+    """What was put down on an event before may outlive it. Raises EventUnknownError or EventStateUnknownError."""
+    event_id = details.event_id
+    if event_id is not None and (known is None or event_id != known.event_id):
+        await known_event(work, access.company_id, event_id)
 
 
 async def _locked(work: AsyncSession, access: AccessContext, income_id: UUID, expected: Expected) -> Income:

@@ -53,6 +53,16 @@ async def test_who_submitted_it_does_not_decide_about_it(finance: RunningModule,
     assert (await read(person, path))["state"] == "submitted"
 
 
+async def test_who_changed_a_bill_does_not_approve_what_they_made_of_it(finance: RunningModule) -> None:
+    person = await finance.person()
+    editor = await approver(finance, person)
+    path = await waiting(person, "bills")
+    await editor.call("PATCH", path, headers={"If-Match": "*"}, json={"amount": "999999"})
+    refused = await decide(editor, path)
+    assert (refused.status_code, refused.json()["code"]) == (409, "four_eyes")
+    assert (await decide(await approver(finance, person), path)).json()["state"] == "approved"
+
+
 @pytest.mark.parametrize("resource", SUBJECTS)
 async def test_over_the_limit_the_refusal_names_the_limit_it_takes(finance: RunningModule, resource: str) -> None:
     person = await finance.person()

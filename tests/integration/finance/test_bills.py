@@ -125,6 +125,7 @@ async def test_an_open_bill_is_edited_and_an_approved_one_is_not(finance: Runnin
     bill = await add(person)
     edited = await edit(person, bill, '"1"', amount="7.5", reference="R-8")
     assert (edited.json()["amount"], edited.json()["open"], edited.headers["ETag"]) == ("7.50", "7.50", '"2"')
+    assert edited.json()["changed_by"] == str(person.user_id)
     assert (await edit(person, bill)).headers["ETag"] == '"2"'
     assert (await edit(person, bill, '"1"', amount="8")).json()["code"] == "version_mismatch"
     due = await edit(person, bill, due_on="2026-04-30")
@@ -265,6 +266,7 @@ async def test_a_bill_that_breaks_a_rule_names_field_and_rule_and_is_not_there(
         "update bills set paid_minor = 100001",
         "update bills set state = 'paid'",
         "update bills set approved_by = created_by",
+        "update bills set changed_by = approved_by",
         "update bills set currency = 'EUR'",
         "update bill_payments set amount_minor = 0",
     ],

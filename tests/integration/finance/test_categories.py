@@ -46,6 +46,7 @@ async def test_a_category_is_added_renamed_and_retired(finance: RunningModule) -
     assert await listed(person) == ["Sound", "Stage"]
     assert (await rename(person, stage, "Backline", '"1"')).headers["ETag"] == '"2"'
     assert (await rename(person, stage, "Backline")).headers["ETag"] == '"2"'
+    assert (await person.call("PATCH", f"/categories/{stage['id']}", headers={"If-Match": "*"}, json={})).is_success
     assert (await rename(person, stage, "Late", '"1"')).json()["code"] == "version_mismatch"
     retired = await retire(person, stage, '"2"')
     assert (retired.json()["state"], retired.json()["moves"]) == ("retired", [])
@@ -54,7 +55,7 @@ async def test_a_category_is_added_renamed_and_retired(finance: RunningModule) -
     assert await listed(person, "?sort=-created") == ["Sound", "Backline"]
     assert (await person.call("GET", f"/categories/{sound['id']}")).json() == sound
     entries = (await person.call("GET", f"/categories/{stage['id']}/history")).json()["entries"]
-    assert [each["action"] for each in entries] == ["retire", "rename", "add"]
+    assert [each["action"] for each in entries] == ["retire", "edit", "add"]
 
 
 async def test_a_retired_or_unknown_category_takes_no_expense_and_keeps_those_it_has(finance: RunningModule) -> None:

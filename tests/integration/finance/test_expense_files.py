@@ -9,7 +9,7 @@ import pytest
 from contracts.identifiers import new_id
 from tests.harness.modules import Person, RunningModule
 from tests.integration.finance.test_attachments import PDF, PNG
-from tests.integration.finance.test_expenses import ONE, OTHER, add
+from tests.integration.finance.test_expenses import ONE, OTHER, add, tell_of
 
 HEADER = "incurred_on,description,amount,currency,business_unit_id,event_id"
 GOOD = "2026-05-21,Stage,1200.50,USD,,"
@@ -44,6 +44,7 @@ def faults(answer: httpx.Response) -> list[tuple[str, str]]:
 
 async def test_a_table_is_put_down_as_drafts_each_with_its_history(finance: RunningModule) -> None:
     person = await finance.person()
+    await tell_of(finance, person, OTHER)
     text = '"Łódź, ""the"" stage"'
     answer = await send(person, "\ufeff" + table(GOOD, f"2026-05-22,{text},7,JPY,{ONE},{OTHER}", ""))
     assert (answer.status_code, answer.json()) == (200, {"rows": 2, "imported": 2})
@@ -54,6 +55,13 @@ async def test_a_table_is_put_down_as_drafts_each_with_its_history(finance: Runn
     assert (other["business_unit_id"], other["event_id"]) == (ONE, OTHER)
     (entry,) = (await person.call("GET", f"/expenses/{other['id']}/history")).json()["entries"]
     assert (entry["action"], entry["actor_user_id"]) == ("add", str(person.user_id))
+
+
+async def test_an_event_nobody_told_of_is_a_fault_of_its_row(finance: RunningModule) -> None:
+    person = await finance.person()
+    answer = await send(person, table(GOOD, f"2026-05-22,Sound,7,JPY,,{OTHER}", ""))
+    assert faults(answer) == [("/3/event_id", "event_unknown")]
+    assert await listed(person) == []
 
 
 async def test_a_dry_run_says_the_same_and_puts_down_nothing(finance: RunningModule) -> None:

@@ -39,15 +39,28 @@ async def edit(person: Person, expense: dict[str, Any], tag: str = "*", **change
     return await person.call("PATCH", f"/expenses/{expense['id']}", headers={"If-Match": tag}, json=changes)
 
 
-async def in_company(finance: RunningModule, person: Person, statement: str) -> None:
+async def in_company(finance: RunningModule, person: Person, statement: str, *arguments: Any) -> None:
     """Carry out a statement as the application's role may for this company."""
     connection = await asyncpg.connect(finance.database_url)
     try:
         async with connection.transaction():
             await connection.execute("select set_config('app.company_id', $1, true)", str(person.company_id))
-            await connection.execute(statement)
+            await connection.execute(statement, *arguments)
     finally:
         await connection.close()
+
+
+async def tell_of(finance: RunningModule, person: Person, event_id: str, *, withheld_version: int = 0) -> None:
+    """Have Finance's copy of the promoter's events hold one of this company."""
+    await in_company(
+        finance,
+        person,
+        "insert into projected_events (company_id, id, epoch, version, status, withheld_epoch, withheld_version)"
+        " values ($1, $2, 1, 1, 'confirmed', 1, $3)",
+        person.company_id,
+        UUID(event_id),
+        withheld_version,
+    )
 
 
 async def read(person: Person, expense: dict[str, Any]) -> Any:
@@ -95,6 +108,7 @@ async def test_pages_follow_one_another_without_a_gap_and_without_a_double(finan
 
 async def test_lists_are_sorted_and_filtered_by_day_unit_and_event(finance: RunningModule) -> None:
     person = await finance.person()
+    await tell_of(finance, person, OTHER)
     march = await add(person, incurred_on="2026-03-01", business_unit_id=ONE)
     april = await add(person, incurred_on="2026-04-01", event_id=OTHER)
     january = await add(person, incurred_on="2026-01-31")

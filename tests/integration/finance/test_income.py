@@ -5,6 +5,7 @@ import pytest
 
 from contracts.identifiers import new_id
 from tests.harness.modules import Person, RunningModule
+from tests.integration.finance.test_expenses import tell_of
 
 ONE, OTHER = str(new_id()), str(new_id())
 INCOME = {
@@ -39,6 +40,7 @@ async def listed(person: Person, query: str = "") -> list[str]:
 
 async def test_income_is_added_edited_and_void(finance: RunningModule) -> None:
     person = await finance.person()
+    await tell_of(finance, person, ONE)
     income = await add_income(person)
     assert [income[name] for name in ("state", "moves", "kind", "amount")] == [
         "recorded",
@@ -63,6 +65,7 @@ async def test_income_is_added_edited_and_void(finance: RunningModule) -> None:
 
 async def test_lists_are_sorted_and_narrowed(finance: RunningModule) -> None:
     person = await finance.person()
+    await tell_of(finance, person, OTHER)
     may = await add_income(person, business_unit_id=ONE)
     april = await add_income(person, received_on="2026-04-01", kind="grant", event_id=OTHER)
     void_one = await add_income(person, received_on="2026-05-01")

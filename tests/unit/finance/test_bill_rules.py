@@ -40,7 +40,7 @@ NOW = datetime(2026, 5, 21, 9, tzinfo=UTC)
 TODAY = NOW.date()
 CREATOR, APPROVER = new_id(), new_id()
 BILL = BillDetails(description="Sound", amount=Money(1000, "USD"), billed_on=TODAY, due_on=TODAY + timedelta(days=30))
-APPROVED = approved(Progress(), APPROVER, NOW, CREATOR)
+APPROVED = approved(Progress(), APPROVER, NOW, created_by=CREATOR, changed_by=None)
 LEGAL = {
     ("open", "approve", "approved"),
     ("approved", "pay-part", "part_paid"),
@@ -76,7 +76,7 @@ def test_whatever_is_tried_no_state_is_reached_but_by_a_legal_way_and_payments_a
         before = progress
         try:
             if attempt == "approve":
-                name, progress = attempt, approved(before, decider, NOW, CREATOR)
+                name, progress = attempt, approved(before, decider, NOW, created_by=CREATOR, changed_by=None)
             elif attempt == "void":
                 name, progress = attempt, voided(before, "Because")
             else:
@@ -101,9 +101,11 @@ def test_whatever_is_tried_no_state_is_reached_but_by_a_legal_way_and_payments_a
         assert (progress.state is BillState.PART_PAID) == (0 < payments < 1000)
 
 
-def test_who_put_it_down_does_not_approve_it() -> None:
-    with pytest.raises(FourEyesError):
-        approved(Progress(), CREATOR, NOW, CREATOR)
+def test_neither_who_put_it_down_nor_who_changed_it_approves_it() -> None:
+    editor = new_id()
+    for involved in (CREATOR, editor):
+        with pytest.raises(FourEyesError):
+            approved(Progress(), involved, NOW, created_by=CREATOR, changed_by=editor)
     assert (APPROVED.approved_by, APPROVED.approved_at) == (APPROVER, NOW)
 
 
