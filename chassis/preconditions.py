@@ -54,6 +54,10 @@ class Expected:
             )
 
 
+#: For a change that is right whatever the version is.
+WHATEVER: Final = Expected(None)
+
+
 def expected_of(if_match: str | None) -> Expected:
     """What an If-Match header asks for (RFC 9110, 13.1.1).
 
@@ -64,7 +68,7 @@ def expected_of(if_match: str | None) -> Expected:
         raise PreconditionRequiredError("Send If-Match with the ETag of the answer you read the object from.")
     tags = if_match.strip()
     if tags == "*":
-        return Expected(None)
+        return WHATEVER
     if len(tags) > _HEADER_LENGTH_MAX or not _TAGS.fullmatch(tags):
         raise EntityTagMalformedError('If-Match is * or an ETag as it was given, quotes included: "7"')
     versions = (_OF_A_VERSION.fullmatch(tag) for tag in re.findall(_TAG, tags))

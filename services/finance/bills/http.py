@@ -219,14 +219,14 @@ async def read_bill_ageing(access: Access, work: Work, wanted: Wanted) -> Ageing
 @guard(Permission("finance.bills.read", ScopeSource.OBJECT))
 async def read_bill(bill_id: UUID, access: Access, work: Work, now: Now, response: Response) -> BillBody:
     """One bill."""
-    return _shown(await operations.one(work, access, bill_id), now, response)
+    return _shown(await operations.BILLS.one(work, access, bill_id), now, response)
 
 
 @bills.get("/bills/{bill_id}/history", responses=problem_statuses(401, 403, 404, 422, 503))
 @guard(Permission("finance.bills.read", ScopeSource.OBJECT))
 async def read_bill_history(bill_id: UUID, access: Access, work: Work, asked: Paged) -> HistoryPage:
     """What happened to one bill, the newest first."""
-    bill = await operations.one(work, access, bill_id)
+    bill = await operations.BILLS.one(work, access, bill_id)
     return await history(work, asked, access.company_id, bill.id)
 
 
@@ -267,7 +267,7 @@ async def add_payment(
     bill_id: UUID, body: NewPayment, access: Access, work: Work, now: Now, once: Repeatable
 ) -> PaymentBody:
     """Put down that an approved bill was paid, in part or in full."""
-    bill = await operations.one(work, access, bill_id)
+    bill = await operations.BILLS.one(work, access, bill_id)
     payment = Payment(amount=Money.parse(body.amount, body.currency), paid_on=body.paid_on)
 
     async def pay() -> PaymentBody:
@@ -280,7 +280,7 @@ async def add_payment(
 @guard(Permission("finance.bills.read", ScopeSource.OBJECT))
 async def list_payments(bill_id: UUID, access: Access, work: Work, asked: Paged) -> PaymentPage:
     """What was paid for one bill, sorted by created; the oldest first."""
-    bill = await operations.one(work, access, bill_id)
+    bill = await operations.BILLS.one(work, access, bill_id)
     page = await operations.payments(work, bill, asked)
     return PaymentPage(payments=[_payment_body(each) for each in page.rows], next=page.next)
 

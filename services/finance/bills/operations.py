@@ -8,9 +8,10 @@ from sqlalchemy import ColumnElement, and_, func, not_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from access.scopes import ScopeFilter, ScopeValue
-from chassis.audit import Snapshot, record, snapshot
+from chassis.audit import record, snapshot
+from chassis.objects import Objects
 from chassis.paging import Listing, Page, PageRequest
-from chassis.preconditions import Expected
+from chassis.preconditions import WHATEVER, Expected
 from contracts.identifiers import CompanyId, new_id
 from contracts.money import Money
 from middleware.context import AccessContext
@@ -27,6 +28,7 @@ LISTING: Final = Listing(
     default="-created",
     scopes={"business_unit": Bill.business_unit_id, "event": Bill.event_id},
 )
+BILLS: Final = Objects(Bill, unknown=rules.BillUnknownError, scope_of=lambda bill: scope_of(details_of(bill)))
 #: Of one bill, which was judged.
 _PAYMENTS: Final = Listing(BillPayment, sorts={"created": BillPayment.id}, default="created")
 _IS_UNPAID: Final = Bill.state.in_(sorted(rules.UNPAID_STATES))
@@ -97,7 +99,7 @@ async def add(work: AsyncSession, access: AccessContext, details: BillDetails, *
         **_values(Progress()),
     )
     work.add(bill)
-    return _write(work, access, bill, "add", now=now)
+    return BILLS.write(work, access, bill, "add", now=now)
 
 
 async def edit(
@@ -116,7 +118,7 @@ async def edit(
     BillNotEditableError, CurrencyUnknownError, PeriodClosedError and what `rules.check_bill` and
     `_check_event` raise.
     """
-    bill = await _locked(work, access, bill_id, expected)
+    bill = await BILLS.locked(work, access, bill_id, expected)
     before = details_of(bill)
     amount = before.amount.edited(changes.get("amount"), changes.get("currency"))
     others = {name: value for name, value in changes.items() if name not in {"amount", "currency"}}
@@ -131,7 +133,7 @@ async def edit(
     said = snapshot(bill)
     _set(bill, details)
     bill.changed_by = access.user_id
-    return _write(work, access, bill, "edit", now=now, before=said)
+    return BILLS.write(work, access, bill, "edit", now=now, before=said)
 
 
 async def approve(
@@ -141,7 +143,7 @@ async def approve(
 
     Raises BillUnknownError, OutOfScopeError, VersionMismatchError, PeriodClosedError and what `rules.approved` raises.
     """
-    bill = await _locked(work, access, bill_id, expected)
+    bill = await BILLS.locked(work, access, bill_id, expected)
     progress = rules.approved(
         progress_of(bill), access.user_id, now, created_by=bill.created_by, changed_by=bill.changed_by
     )
@@ -155,7 +157,7 @@ async def void(
 
     Raises BillUnknownError, OutOfScopeError, VersionMismatchError, IllegalMoveError or PeriodClosedError.
     """
-    bill = await _locked(work, access, bill_id, expected)
+    bill = await BILLS.locked(work, access, bill_id, expected)
     return await _move(work, access, bill, "void", rules.voided(progress_of(bill), reason), now=now)
 
 
@@ -167,7 +169,7 @@ async def pay(
 
     Raises BillUnknownError, OutOfScopeError, PeriodClosedError and what `rules.paid` raises.
     """
-    bill = await one(work, access, bill_id, locked=True)
+    bill = await BILLS.locked(work, access, bill_id, WHATEVER)
     name, progress = rules.paid(details_of(bill), progress_of(bill), payment, now.date())
     await hold_open(work, access.company_id, payment.paid_on)
     row = BillPayment(
@@ -184,7 +186,7 @@ async def pay(
     record(work, row, "add", actor=access.user_id, now=now)
     said = snapshot(bill)
     _set(bill, progress)
-    _write(work, access, bill, name, now=now, before=said)
+    BILLS.write(work, access, bill, name, now=now, before=said)
     return row
 
 
@@ -218,16 +220,6 @@ async def ageing(
     )
 
 
-async def one(work: AsyncSession, access: AccessContext, bill_id: UUID, *, locked: bool = False) -> Bill:
-    """Raises BillUnknownError, for another company's too, or OutOfScopeError."""
-    # Where it was read before its lock was there, it is read again.
-    found = await work.get(Bill, bill_id, with_for_update=locked or None, populate_existing=locked)
-    if found is None or found.company_id != access.company_id:
-        raise rules.BillUnknownError
-    access.require_scope(scope_of(details_of(found)))
-    return found
-
-
 def details_of(bill: Bill) -> BillDetails:
     return BillDetails(**{field.name: getattr(bill, field.name) for field in fields(BillDetails)})
 
@@ -255,31 +247,10 @@ async def _check_event(
         await known_event(work, access.company_id, event_id)
 
 
-async def _locked(work: AsyncSession, access: AccessContext, bill_id: UUID, expected: Expected) -> Bill:
-    bill = await one(work, access, bill_id, locked=True)
-    expected.check(bill.version)
-    return bill
-
-
 async def _move(
     work: AsyncSession, access: AccessContext, bill: Bill, name: str, progress: Progress, *, now: datetime
 ) -> Bill:
     await hold_open(work, access.company_id, bill.billed_on)
     said = snapshot(bill)
     _set(bill, progress)
-    return _write(work, access, bill, name, now=now, before=said)
-
-
-def _write(
-    work: AsyncSession,
-    access: AccessContext,
-    bill: Bill,
-    action: str,
-    *,
-    now: datetime,
-    before: Snapshot | None = None,
-) -> Bill:
-    """What belongs to every write: a new version and an audit entry."""
-    bill.version += 1
-    record(work, bill, action, actor=access.user_id, now=now, before=before)
-    return bill
+    return BILLS.write(work, access, bill, name, now=now, before=said)

@@ -84,14 +84,14 @@ async def list_categories(access: Access, work: Work, asked: Paged, state: Categ
 @guard(_READ)
 async def read_category(category_id: UUID, access: Access, work: Work, response: Response) -> CategoryBody:
     """One category."""
-    return _shown(await operations.one(work, access.company_id, category_id), response)
+    return _shown(await operations.CATEGORIES.one(work, access, category_id), response)
 
 
 @categories.get("/categories/{category_id}/history", responses=problem_statuses(401, 403, 404, 422, 503))
 @guard(_READ)
 async def read_category_history(category_id: UUID, access: Access, work: Work, asked: Paged) -> HistoryPage:
     """What happened to one category, the newest first."""
-    category = await operations.one(work, access.company_id, category_id)
+    category = await operations.CATEGORIES.one(work, access, category_id)
     return await history(work, asked, access.company_id, category.id)
 
 

@@ -6,7 +6,8 @@ from uuid import UUID
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from chassis.audit import Snapshot, record, snapshot
+from chassis.audit import Snapshot, snapshot
+from chassis.objects import Objects
 from chassis.paging import Listing, Page, PageRequest
 from chassis.preconditions import Expected
 from contracts.identifiers import CompanyId, new_id
@@ -16,6 +17,7 @@ from services.finance.categories.rules import CategoryState
 from services.finance.categories.tables import Category
 
 LISTING: Final = Listing(Category, sorts={"created": Category.id, "name": Category.name}, default="name")
+CATEGORIES: Final = Objects(Category, unknown=rules.CategoryUnknownError)
 
 
 async def add(work: AsyncSession, access: AccessContext, name: str, *, now: datetime) -> Category:
@@ -45,7 +47,8 @@ async def edit(
 
     Raises CategoryUnknownError, OutOfScopeError, VersionMismatchError or CategoryNameTakenError.
     """
-    category = await _locked(work, access, category_id, expected)
+    access.require_scope(rules.SCOPE)
+    category = await CATEGORIES.locked(work, access, category_id, expected)
     name = changes.get("name", category.name)
     if category.name == name:
         return category
@@ -59,10 +62,11 @@ async def retire(
 
     Raises CategoryUnknownError, OutOfScopeError, VersionMismatchError or IllegalMoveError.
     """
-    category = await _locked(work, access, category_id, expected)
+    access.require_scope(rules.SCOPE)
+    category = await CATEGORIES.locked(work, access, category_id, expected)
     before = snapshot(category)
     category.state = rules.MOVES.move(CategoryState(category.state), "retire").value
-    return _write(work, access, category, "retire", now=now, before=before)
+    return CATEGORIES.write(work, access, category, "retire", now=now, before=before)
 
 
 async def page(
@@ -71,21 +75,6 @@ async def page(
     """The company's categories. Raises SortUnknownError or CursorInvalidError."""
     wanted = () if state is None else (Category.state == state,)
     return await LISTING.page(work, asked, company_id=company_id, scope=None, where=wanted)
-
-
-async def one(work: AsyncSession, company_id: CompanyId, category_id: UUID, *, locked: bool = False) -> Category:
-    """Raises CategoryUnknownError, for another company's too."""
-    category = await work.get(Category, category_id, with_for_update=locked or None)
-    if category is None or category.company_id != company_id:
-        raise rules.CategoryUnknownError
-    return category
-
-
-async def _locked(work: AsyncSession, access: AccessContext, category_id: UUID, expected: Expected) -> Category:
-    category = await one(work, access.company_id, category_id, locked=True)
-    access.require_scope(rules.SCOPE)
-    expected.check(category.version)
-    return category
 
 
 async def _name(
@@ -102,21 +91,7 @@ async def _name(
     try:
         async with work.begin_nested():
             work.add(category)
-            return _write(work, access, category, action, now=now, before=before)
+            return CATEGORIES.write(work, access, category, action, now=now, before=before)
     except IntegrityError:
         # Of two who take a name at once, PostgreSQL lets the second wait for the first and then refuses it.
         raise rules.CategoryNameTakenError(f"There is a category {name!r} already.") from None
-
-
-def _write(
-    work: AsyncSession,
-    access: AccessContext,
-    category: Category,
-    action: str,
-    *,
-    now: datetime,
-    before: Snapshot | None = None,
-) -> Category:
-    category.version += 1
-    record(work, category, action, actor=access.user_id, now=now, before=before)
-    return category

@@ -276,14 +276,14 @@ async def read_expense_totals(
 @guard(Permission("finance.expenses.read", ScopeSource.OBJECT))
 async def read_expense(expense_id: UUID, access: Access, work: Work, response: Response) -> ExpenseBody:
     """One expense."""
-    return _shown(await operations.one(work, access, expense_id), response)
+    return _shown(await operations.EXPENSES.one(work, access, expense_id), response)
 
 
 @expenses.get("/expenses/{expense_id}/history", responses=problem_statuses(401, 403, 404, 422, 503))
 @guard(Permission("finance.expenses.read", ScopeSource.OBJECT))
 async def read_expense_history(expense_id: UUID, access: Access, work: Work, asked: Paged) -> HistoryPage:
     """What happened to one expense, the newest first."""
-    expense = await operations.one(work, access, expense_id)
+    expense = await operations.EXPENSES.one(work, access, expense_id)
     return await history(work, asked, access.company_id, expense.id)
 
 

@@ -8,8 +8,9 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from access.scopes import ScopeFilter, ScopeValue
-from chassis.audit import Snapshot, record, snapshot
+from chassis.audit import snapshot
 from chassis.imports import FAULTS_MAX, RowsRefusedError, Table, row_fault
+from chassis.objects import Objects
 from chassis.paging import Listing, Page, PageRequest
 from chassis.preconditions import Expected
 from chassis.request import UnitsOfWork
@@ -37,6 +38,9 @@ LISTING: Final = Listing(
     sorts={"created": Expense.id, "incurred_on": Expense.incurred_on},
     default="-created",
     scopes={"business_unit": Expense.business_unit_id, "event": Expense.event_id},
+)
+EXPENSES: Final = Objects(
+    Expense, unknown=rules.ExpenseUnknownError, scope_of=lambda expense: scope_of(details_of(expense))
 )
 
 
@@ -136,7 +140,7 @@ async def edit(
     ExpenseNotEditableError, CurrencyUnknownError, PeriodClosedError and what `rules.check_expense` and
     `_hold_references` raise.
     """
-    expense = await _locked(work, access, expense_id, expected)
+    expense = await EXPENSES.locked(work, access, expense_id, expected)
     before = details_of(expense)
     details = _changed(before, changes)
     access.require_scope(scope_of(details))
@@ -149,7 +153,7 @@ async def edit(
     said = snapshot(expense)
     for name, value in _values(details).items():
         setattr(expense, name, value)
-    return _write(work, access, expense, "edit", now=now, before=said)
+    return EXPENSES.write(work, access, expense, "edit", now=now, before=said)
 
 
 async def move(
@@ -167,14 +171,14 @@ async def move(
 
     Raises ExpenseUnknownError, OutOfScopeError, VersionMismatchError, PeriodClosedError and what `rules.moved` raises.
     """
-    expense = await _locked(work, access, expense_id, expected)
+    expense = await EXPENSES.locked(work, access, expense_id, expected)
     step = Step(name=name, actor=access.user_id, at=now, reason=reason, day=day)
     progress = rules.moved(_progress_of(expense), step, expense.created_by)
     await hold_open(work, access.company_id, rules.posting_day(details_of(expense), step))
     said = snapshot(expense)
     for field in fields(progress):
         setattr(expense, field.name, getattr(progress, field.name))
-    return _write(work, access, expense, name, now=now, before=said)
+    return EXPENSES.write(work, access, expense, name, now=now, before=said)
 
 
 async def page(
@@ -274,15 +278,6 @@ async def totals(
     return sums
 
 
-async def one(work: AsyncSession, access: AccessContext, expense_id: UUID, *, locked: bool = False) -> Expense:
-    """Raises ExpenseUnknownError, for another company's too, or OutOfScopeError."""
-    found = await work.get(Expense, expense_id, with_for_update=locked or None)
-    if found is None or found.company_id != access.company_id:
-        raise rules.ExpenseUnknownError
-    access.require_scope(scope_of(details_of(found)))
-    return found
-
-
 def details_of(expense: Expense) -> ExpenseDetails:
     return ExpenseDetails(**{field.name: getattr(expense, field.name) for field in fields(ExpenseDetails)})
 
@@ -298,7 +293,7 @@ def _draft(work: AsyncSession, access: AccessContext, details: ExpenseDetails, *
         **_values(details),
     )
     work.add(expense)
-    return _write(work, access, expense, "add", now=now)
+    return EXPENSES.write(work, access, expense, "add", now=now)
 
 
 def _progress_of(expense: Expense) -> Progress:
@@ -327,24 +322,3 @@ async def _hold_references(
         check_takes_expenses(await held_state(work, access.company_id, category_id))
     if event_id is not None and (known is None or event_id != known.event_id):
         await known_event(work, access.company_id, event_id)
-
-
-async def _locked(work: AsyncSession, access: AccessContext, expense_id: UUID, expected: Expected) -> Expense:
-    expense = await one(work, access, expense_id, locked=True)
-    expected.check(expense.version)
-    return expense
-
-
-def _write(
-    work: AsyncSession,
-    access: AccessContext,
-    expense: Expense,
-    action: str,
-    *,
-    now: datetime,
-    before: Snapshot | None = None,
-) -> Expense:
-    """What belongs to every write: a new version and an audit entry."""
-    expense.version += 1
-    record(work, expense, action, actor=access.user_id, now=now, before=before)
-    return expense

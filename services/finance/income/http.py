@@ -134,14 +134,14 @@ async def list_income(access: Access, work: Work, asked: Paged, wanted: Wanted) 
 @guard(Permission("finance.income.read", ScopeSource.OBJECT))
 async def read_income(income_id: UUID, access: Access, work: Work, response: Response) -> IncomeBody:
     """One income."""
-    return _shown(await operations.one(work, access, income_id), response)
+    return _shown(await operations.INCOME.one(work, access, income_id), response)
 
 
 @income.get("/income/{income_id}/history", responses=problem_statuses(401, 403, 404, 422, 503))
 @guard(Permission("finance.income.read", ScopeSource.OBJECT))
 async def read_income_history(income_id: UUID, access: Access, work: Work, asked: Paged) -> HistoryPage:
     """What happened to one income, the newest first."""
-    found = await operations.one(work, access, income_id)
+    found = await operations.INCOME.one(work, access, income_id)
     return await history(work, asked, access.company_id, found.id)
 
 

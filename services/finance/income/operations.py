@@ -8,7 +8,8 @@ from sqlalchemy import ColumnElement
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from access.scopes import ScopeFilter, ScopeValue
-from chassis.audit import Snapshot, record, snapshot
+from chassis.audit import snapshot
+from chassis.objects import Objects
 from chassis.paging import Listing, Page, PageRequest
 from chassis.preconditions import Expected
 from contracts.identifiers import CompanyId, new_id
@@ -25,6 +26,7 @@ LISTING: Final = Listing(
     default="-created",
     scopes={"business_unit": Income.business_unit_id, "event": Income.event_id},
 )
+INCOME: Final = Objects(Income, unknown=rules.IncomeUnknownError, scope_of=lambda income: scope_of(details_of(income)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +78,7 @@ async def add(work: AsyncSession, access: AccessContext, details: IncomeDetails,
         **_values(details),
     )
     work.add(income)
-    return _write(work, access, income, "add", now=now)
+    return INCOME.write(work, access, income, "add", now=now)
 
 
 async def edit(
@@ -95,7 +97,7 @@ async def edit(
     IncomeVoidError, CurrencyUnknownError, PeriodClosedError and what `rules.check_income` and
     `_check_event` raise.
     """
-    income = await _locked(work, access, income_id, expected)
+    income = await INCOME.locked(work, access, income_id, expected)
     before = details_of(income)
     amount = before.amount.edited(changes.get("amount"), changes.get("currency"))
     others = {name: value for name, value in changes.items() if name not in {"amount", "currency"}}
@@ -110,7 +112,7 @@ async def edit(
     said = snapshot(income)
     for name, value in _values(details).items():
         setattr(income, name, value)
-    return _write(work, access, income, "edit", now=now, before=said)
+    return INCOME.write(work, access, income, "edit", now=now, before=said)
 
 
 async def void(
@@ -120,12 +122,12 @@ async def void(
 
     Raises IncomeUnknownError, OutOfScopeError, VersionMismatchError, IllegalMoveError or PeriodClosedError.
     """
-    income = await _locked(work, access, income_id, expected)
+    income = await INCOME.locked(work, access, income_id, expected)
     state = rules.MOVES.move(IncomeState(income.state), "void")
     await hold_open(work, access.company_id, income.received_on)
     said = snapshot(income)
     income.state, income.void_reason = state.value, reason
-    return _write(work, access, income, "void", now=now, before=said)
+    return INCOME.write(work, access, income, "void", now=now, before=said)
 
 
 async def page(
@@ -133,15 +135,6 @@ async def page(
 ) -> Page[Income]:
     """The company's income in scope. Raises SortUnknownError or CursorInvalidError."""
     return await LISTING.page(work, asked, company_id=company_id, scope=scope, where=wanted.conditions())
-
-
-async def one(work: AsyncSession, access: AccessContext, income_id: UUID, *, locked: bool = False) -> Income:
-    """Raises IncomeUnknownError, for another company's too, or OutOfScopeError."""
-    found = await work.get(Income, income_id, with_for_update=locked or None)
-    if found is None or found.company_id != access.company_id:
-        raise rules.IncomeUnknownError
-    access.require_scope(scope_of(details_of(found)))
-    return found
 
 
 def details_of(income: Income) -> IncomeDetails:
@@ -160,24 +153,3 @@ async def _check_event(
     event_id = details.event_id
     if event_id is not None and (known is None or event_id != known.event_id):
         await known_event(work, access.company_id, event_id)
-
-
-async def _locked(work: AsyncSession, access: AccessContext, income_id: UUID, expected: Expected) -> Income:
-    income = await one(work, access, income_id, locked=True)
-    expected.check(income.version)
-    return income
-
-
-def _write(
-    work: AsyncSession,
-    access: AccessContext,
-    income: Income,
-    action: str,
-    *,
-    now: datetime,
-    before: Snapshot | None = None,
-) -> Income:
-    """What belongs to every write: a new version and an audit entry."""
-    income.version += 1
-    record(work, income, action, actor=access.user_id, now=now, before=before)
-    return income

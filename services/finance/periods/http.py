@@ -79,14 +79,14 @@ async def list_periods(access: Access, work: Work, asked: Paged, state: PeriodSt
 @guard(_READ)
 async def read_period(period_id: UUID, access: Access, work: Work, response: Response) -> PeriodBody:
     """One month that is closed, or was."""
-    return _shown(await operations.one(work, access.company_id, period_id), response)
+    return _shown(await operations.PERIODS.one(work, access, period_id), response)
 
 
 @periods.get("/periods/{period_id}/history", responses=problem_statuses(401, 403, 404, 422, 503))
 @guard(_READ)
 async def read_period_history(period_id: UUID, access: Access, work: Work, asked: Paged) -> HistoryPage:
     """Who closed and reopened a month, the newest first."""
-    period = await operations.one(work, access.company_id, period_id)
+    period = await operations.PERIODS.one(work, access, period_id)
     return await history(work, asked, access.company_id, period.id)
 
 

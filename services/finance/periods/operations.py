@@ -5,7 +5,8 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from chassis.audit import Snapshot, record, snapshot
+from chassis.audit import snapshot
+from chassis.objects import Objects
 from chassis.paging import Listing, Page, PageRequest
 from chassis.preconditions import Expected
 from contracts.identifiers import CompanyId, new_id
@@ -15,6 +16,7 @@ from services.finance.periods.rules import PeriodState
 from services.finance.periods.tables import Period, hold_month
 
 LISTING: Final = Listing(Period, sorts={"month": Period.month}, default="-month")
+PERIODS: Final = Objects(Period, unknown=rules.PeriodUnknownError)
 
 
 async def close_first(work: AsyncSession, access: AccessContext, month: date, *, now: datetime) -> Period:
@@ -35,7 +37,7 @@ async def close_first(work: AsyncSession, access: AccessContext, month: date, *,
         created_at=now,
     )
     work.add(period)
-    return _write(work, access, period, "close", now=now)
+    return PERIODS.write(work, access, period, "close", now=now)
 
 
 async def move(
@@ -45,13 +47,12 @@ async def move(
 
     Raises PeriodUnknownError, OutOfScopeError, VersionMismatchError or IllegalMoveError.
     """
-    period = await one(work, access.company_id, period_id, locked=True)
     access.require_scope(rules.SCOPE)
-    expected.check(period.version)
+    period = await PERIODS.locked(work, access, period_id, expected)
     await hold_month(work, access.company_id, period.month)
     before = snapshot(period)
     period.state = rules.MOVES.move(PeriodState(period.state), name).value
-    return _write(work, access, period, name, now=now, before=before)
+    return PERIODS.write(work, access, period, name, now=now, before=before)
 
 
 async def page(
@@ -60,25 +61,3 @@ async def page(
     """The company's months that are closed, or were. Raises SortUnknownError or CursorInvalidError."""
     wanted = () if state is None else (Period.state == state,)
     return await LISTING.page(work, asked, company_id=company_id, scope=None, where=wanted)
-
-
-async def one(work: AsyncSession, company_id: CompanyId, period_id: UUID, *, locked: bool = False) -> Period:
-    """Raises PeriodUnknownError, for another company's too."""
-    period = await work.get(Period, period_id, with_for_update=locked or None)
-    if period is None or period.company_id != company_id:
-        raise rules.PeriodUnknownError
-    return period
-
-
-def _write(
-    work: AsyncSession,
-    access: AccessContext,
-    period: Period,
-    action: str,
-    *,
-    now: datetime,
-    before: Snapshot | None = None,
-) -> Period:
-    period.version += 1
-    record(work, period, action, actor=access.user_id, now=now, before=before)
-    return period

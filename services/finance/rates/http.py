@@ -87,14 +87,14 @@ async def list_rates(
 @guard(_READ)
 async def read_rates(rates_id: UUID, access: Access, work: Work, response: Response) -> RatesBody:
     """The exchange rates of one day."""
-    return _shown(await operations.one(work, access.company_id, rates_id), response)
+    return _shown(await operations.RATES.one(work, access, rates_id), response)
 
 
 @rates.get("/rates/{rates_id}/history", responses=problem_statuses(401, 403, 404, 422, 503))
 @guard(_READ)
 async def read_rates_history(rates_id: UUID, access: Access, work: Work, asked: Paged) -> HistoryPage:
     """What the exchange rates of one day were, the newest first."""
-    row = await operations.one(work, access.company_id, rates_id)
+    row = await operations.RATES.one(work, access, rates_id)
     return await history(work, asked, access.company_id, row.id)
 
 

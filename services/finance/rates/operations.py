@@ -1,13 +1,13 @@
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Final
-from uuid import UUID
 
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chassis.audit import record, snapshot
+from chassis.objects import Objects
 from chassis.paging import Listing, Page, PageRequest
 from chassis.preconditions import Expected, PreconditionRequiredError
 from contracts.identifiers import CompanyId, new_id
@@ -18,6 +18,7 @@ from services.finance.rates.rules import Rates
 from services.finance.rates.tables import DayRates
 
 LISTING: Final = Listing(DayRates, sorts={"day": DayRates.day}, default="-day")
+RATES: Final = Objects(DayRates, unknown=rules.RatesUnknownError)
 
 
 @dataclass(frozen=True)
@@ -87,11 +88,3 @@ async def put(
 async def page(work: AsyncSession, company_id: CompanyId, asked: PageRequest, wanted: RatesFilter) -> Page[DayRates]:
     """The company's rates, day by day. Raises SortUnknownError or CursorInvalidError."""
     return await LISTING.page(work, asked, company_id=company_id, scope=None, where=wanted.conditions())
-
-
-async def one(work: AsyncSession, company_id: CompanyId, rates_id: UUID) -> DayRates:
-    """Raises RatesUnknownError, for another company's too."""
-    row = await work.get(DayRates, rates_id)
-    if row is None or row.company_id != company_id:
-        raise rules.RatesUnknownError
-    return row

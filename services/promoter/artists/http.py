@@ -88,14 +88,14 @@ async def list_artists(
 @guard(_READ)
 async def read_artist(artist_id: UUID, access: Access, work: Work, response: Response) -> ArtistBody:
     """One artist."""
-    return _shown(await operations.one(work, access.company_id, artist_id), response)
+    return _shown(await operations.ARTISTS.one(work, access, artist_id), response)
 
 
 @artists.get("/artists/{artist_id}/history", responses=problem_statuses(401, 403, 404, 422, 503))
 @guard(_READ)
 async def read_artist_history(artist_id: UUID, access: Access, work: Work, asked: Paged) -> HistoryPage:
     """What happened to one artist's row, the newest first."""
-    artist = await operations.one(work, access.company_id, artist_id)
+    artist = await operations.ARTISTS.one(work, access, artist_id)
     return await history(work, asked, access.company_id, artist.id)
 
 

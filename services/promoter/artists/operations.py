@@ -6,7 +6,8 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from chassis.audit import Snapshot, record, snapshot
+from chassis.audit import Snapshot, snapshot
+from chassis.objects import Objects
 from chassis.paging import Listing, Page, PageRequest
 from chassis.preconditions import Expected
 from chassis.states import StateTopic
@@ -20,6 +21,7 @@ from services.promoter.artists.tables import Artist
 LISTING: Final = Listing(
     Artist, sorts={"created": Artist.id, "stage_name": Artist.stage_name}, default="stage_name", scopes={}
 )
+ARTISTS: Final = Objects(Artist, unknown=rules.ArtistUnknownError)
 
 
 async def create(work: AsyncSession, access: AccessContext, details: ArtistDetails, *, now: datetime) -> Artist:
@@ -49,8 +51,7 @@ async def edit(
 
     Raises ArtistUnknownError or VersionMismatchError.
     """
-    artist = await one(work, access.company_id, artist_id, locked=True)
-    expected.check(artist.version)
+    artist = await ARTISTS.locked(work, access, artist_id, expected)
     details = replace(_details_of(artist), **changes)
     if details == _details_of(artist):
         return artist
@@ -68,14 +69,6 @@ async def page(
     return await LISTING.page(work, asked, company_id=company_id, scope=None, where=begins)
 
 
-async def one(work: AsyncSession, company_id: CompanyId, artist_id: UUID, *, locked: bool = False) -> Artist:
-    """Raises ArtistUnknownError, for another company's too."""
-    artist = await work.get(Artist, artist_id, with_for_update=locked or None)
-    if artist is None or artist.company_id != company_id:
-        raise rules.ArtistUnknownError
-    return artist
-
-
 def _details_of(artist: Artist) -> ArtistDetails:
     return ArtistDetails(**{field.name: getattr(artist, field.name) for field in fields(ArtistDetails)})
 
@@ -89,10 +82,9 @@ async def _write(
     now: datetime,
     before: Snapshot | None = None,
 ) -> Artist:
-    """What belongs to every write: a new version, an audit entry, the published state."""
-    artist.version += 1
-    record(work, artist, action, actor=access.user_id, now=now, before=before)
-    await ARTISTS.publish(work, artist, actor=access.user_id, now=now)
+    """As every write, and published."""
+    ARTISTS.write(work, access, artist, action, now=now, before=before)
+    await ARTIST_STATES.publish(work, artist, actor=access.user_id, now=now)
     return artist
 
 
@@ -110,4 +102,4 @@ def _removed(artist_id: UUID) -> ArtistChanged:
     return ArtistChanged(artist_id=artist_id, status=ArtistStatus.REMOVED, stage_name=None, genre=None, country=None)
 
 
-ARTISTS: Final = StateTopic("promoter.artists.v1", Artist, state=_state, removed=_removed)
+ARTIST_STATES: Final = StateTopic("promoter.artists.v1", Artist, state=_state, removed=_removed)

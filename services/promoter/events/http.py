@@ -116,14 +116,14 @@ async def list_events(
 @guard(Permission("promoter.events.read", ScopeSource.OBJECT))
 async def read_event(event_id: UUID, access: Access, work: Work, response: Response) -> EventBody:
     """One event."""
-    return _shown(await operations.one(work, access, event_id), response)
+    return _shown(await operations.EVENTS.one(work, access, event_id), response)
 
 
 @events.get("/events/{event_id}/history", responses=problem_statuses(401, 403, 404, 422, 503))
 @guard(Permission("promoter.events.read", ScopeSource.OBJECT))
 async def read_event_history(event_id: UUID, access: Access, work: Work, asked: Paged) -> HistoryPage:
     """What happened to one event, the newest first."""
-    event = await operations.one(work, access, event_id)
+    event = await operations.EVENTS.one(work, access, event_id)
     return await history(work, asked, access.company_id, event.id)
 
 
@@ -143,7 +143,7 @@ async def clone_event(
     event_id: UUID, body: CloneOptions, access: Access, work: Work, now: Now, once: Repeatable, response: Response
 ) -> EventBody:
     """Make a draft like this event, without its date."""
-    source = await operations.one(work, access, event_id)
+    source = await operations.EVENTS.one(work, access, event_id)
 
     async def clone() -> EventBody:
         return _body(await operations.clone(work, access, source, title=body.title, now=now))

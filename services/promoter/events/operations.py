@@ -8,7 +8,8 @@ from sqlalchemy import ColumnElement, func
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from access.scopes import ScopeFilter, ScopeValue
-from chassis.audit import Snapshot, record, snapshot
+from chassis.audit import Snapshot, snapshot
+from chassis.objects import Objects
 from chassis.paging import Listing, Page, PageRequest
 from chassis.preconditions import Expected
 from chassis.states import StateTopic
@@ -27,6 +28,11 @@ LISTING: Final = Listing(
     sorts={"created": Event.id, "starts_at": func.coalesce(Event.starts_at, _NO_DATE), "title": Event.title},
     default="-created",
     scopes={"business_unit": Event.business_unit_id, "event": Event.id},
+)
+EVENTS: Final = Objects(
+    Event,
+    unknown=rules.EventUnknownError,
+    scope_of=lambda row: {"business_unit": row.business_unit_id, "event": row.id},
 )
 
 
@@ -96,7 +102,7 @@ async def edit(
     Raises EventUnknownError, OutOfScopeError for where it is and where it would go, VersionMismatchError,
     EventClosedError and what `rules.check_details` raises.
     """
-    event = await _locked(work, access, event_id, expected)
+    event = await EVENTS.locked(work, access, event_id, expected)
     details = replace(details_of(event), **changes)
     access.require_scope({"business_unit": details.business_unit_id, "event": event.id})
     rules.check_open(EventState(event.state))
@@ -116,7 +122,7 @@ async def move(
 
     Raises EventUnknownError, OutOfScopeError, VersionMismatchError, IllegalMoveError or EventIncompleteError.
     """
-    event = await _locked(work, access, event_id, expected)
+    event = await EVENTS.locked(work, access, event_id, expected)
     before = snapshot(event)
     event.state = rules.moved(details_of(event), EventState(event.state), name).value
     return await _write(work, access, event, name, now=now, before=before)
@@ -129,23 +135,8 @@ async def page(
     return await LISTING.page(work, asked, company_id=company_id, scope=scope, where=wanted.conditions())
 
 
-async def one(work: AsyncSession, access: AccessContext, event_id: UUID, *, locked: bool = False) -> Event:
-    """Raises EventUnknownError, for another company's too, or OutOfScopeError."""
-    event = await work.get(Event, event_id, with_for_update=locked or None)
-    if event is None or event.company_id != access.company_id:
-        raise rules.EventUnknownError
-    access.require_scope({"business_unit": event.business_unit_id, "event": event.id})
-    return event
-
-
 def details_of(event: Event) -> EventDetails:
     return EventDetails(**{field.name: getattr(event, field.name) for field in fields(EventDetails)})
-
-
-async def _locked(work: AsyncSession, access: AccessContext, event_id: UUID, expected: Expected) -> Event:
-    event = await one(work, access, event_id, locked=True)
-    expected.check(event.version)
-    return event
 
 
 async def _write(
@@ -157,10 +148,9 @@ async def _write(
     now: datetime,
     before: Snapshot | None = None,
 ) -> Event:
-    """What belongs to every write: a new version, an audit entry, the published state."""
-    event.version += 1
-    record(work, event, action, actor=access.user_id, now=now, before=before)
-    await EVENTS.publish(work, event, actor=access.user_id, now=now)
+    """As every write, and published."""
+    EVENTS.write(work, access, event, action, now=now, before=before)
+    await EVENT_STATES.publish(work, event, actor=access.user_id, now=now)
     return event
 
 
@@ -193,4 +183,4 @@ def _removed(event_id: UUID) -> EventChanged:
     )
 
 
-EVENTS: Final = StateTopic("promoter.events.v1", Event, state=_state, removed=_removed)
+EVENT_STATES: Final = StateTopic("promoter.events.v1", Event, state=_state, removed=_removed)

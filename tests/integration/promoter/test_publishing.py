@@ -19,9 +19,9 @@ from contracts.identifiers import CompanyId, new_id
 from contracts.topics import wire_name
 from infra.kafka.bootstrap import bootstrap
 from services.promoter.app import service
-from services.promoter.artists.operations import ARTISTS
+from services.promoter.artists.operations import ARTIST_STATES
 from services.promoter.artists.tables import Artist
-from services.promoter.events.operations import EVENTS
+from services.promoter.events.operations import EVENT_STATES
 from services.promoter.events.tables import Event
 from tests.harness.modules import RunningModule
 from tests.harness.runtime import Runtime
@@ -62,8 +62,8 @@ async def test_every_write_ends_on_the_topic_with_its_version_and_its_author(pro
     artist = await test_artists.create(person)
 
     async def published() -> tuple[Any, Any]:
-        of_event = (await newest(promoter, EVENTS)).get(f"{person.company_id}/{event['id']}")
-        of_artist = (await newest(promoter, ARTISTS)).get(f"{person.company_id}/{artist['id']}")
+        of_event = (await newest(promoter, EVENT_STATES)).get(f"{person.company_id}/{event['id']}")
+        of_artist = (await newest(promoter, ARTIST_STATES)).get(f"{person.company_id}/{artist['id']}")
         return of_event, of_artist
 
     told, of_artist = await wait_until(
@@ -102,8 +102,8 @@ async def fill(owner: Restored, companies: int, events: int) -> set[str]:
             )
             work.add_all([*rows, artist])
             for row in rows:
-                await EVENTS.publish(work, row, actor=None, now=NOW)
-            await ARTISTS.publish(work, artist, actor=None, now=NOW)
+                await EVENT_STATES.publish(work, row, actor=None, now=NOW)
+            await ARTIST_STATES.publish(work, artist, actor=None, now=NOW)
         keys |= {f"{company}/{row.id}" for row in rows}
     return keys
 
@@ -115,14 +115,14 @@ async def test_a_restored_database_publishes_all_it_knows_of_every_company_and_w
     async with running(owner.relay()):
         await owner.drained()
     before = await owner.states_of(await owner.log())
-    assert {key for topic, key in before if topic == EVENTS.topic.name} == keys
+    assert {key for topic, key in before if topic == EVENT_STATES.topic.name} == keys
     known_company = CompanyId(UUID(next(iter(keys)).partition("/")[0]))
     lost = [
-        await owner.forge(EVENTS._state(event_of(company)), company_id=company)
+        await owner.forge(EVENT_STATES._state(event_of(company)), company_id=company)
         for company in (known_company, CompanyId(new_id()))
     ]
     artist = await owner.forge(
-        ARTISTS._state(Artist(id=new_id(), stage_name="Gone", genre=None, country=None)), company_id=known_company
+        ARTIST_STATES._state(Artist(id=new_id(), stage_name="Gone", genre=None, country=None)), company_id=known_company
     )
     said = await owner.states_of(await owner.restore())
     assert {event.epoch for event in said.values()} == {2}
@@ -130,7 +130,7 @@ async def test_a_restored_database_publishes_all_it_knows_of_every_company_and_w
         subject: (event.version, event.data) for subject, event in before.items()
     }
     removed = {subject: event for subject, event in said.items() if subject not in before}
-    assert set(removed) == {*((EVENTS.topic.name, key) for key in lost), (ARTISTS.topic.name, artist)}
+    assert set(removed) == {*((EVENT_STATES.topic.name, key) for key in lost), (ARTIST_STATES.topic.name, artist)}
     assert {str(event.data.status) for event in removed.values()} == {"removed"}
     assert all(str(event.company_id) == key.partition("/")[0] for (_, key), event in said.items())
 
@@ -164,7 +164,7 @@ async def test_every_key_of_every_company_is_found_page_by_page(
     found: list[str] = []
     while True:
         async with owner.database.unit_of_work() as work:
-            page = await EVENTS.keys(work, after=found[-1] if found else None, limit=limit)
+            page = await EVENT_STATES.keys(work, after=found[-1] if found else None, limit=limit)
         found += page
         if len(page) < limit:
             break
@@ -177,10 +177,10 @@ async def test_publishing_again_above_a_version_writes_it_to_the_row_whatever_co
     keys = sorted(await fill(owner, companies=3, events=1))
     async with owner.database.unit_of_work() as work:
         for above, key in enumerate(keys, 10):
-            revision = await EVENTS.republish(work, key, now=NOW, above=above)
+            revision = await EVENT_STATES.republish(work, key, now=NOW, above=above)
             assert revision is not None
             assert (revision.key, revision.version) == (key, above + 1)
-        assert await EVENTS.republish(work, f"{new_id()}/{keys[0].partition('/')[2]}", now=NOW) is None
+        assert await EVENT_STATES.republish(work, f"{new_id()}/{keys[0].partition('/')[2]}", now=NOW) is None
     for above, key in enumerate(keys, 10):
         company, _, event_id = key.partition("/")
         async with owner.database.unit_of_work(company_id=CompanyId(UUID(company))) as work:
@@ -190,5 +190,5 @@ async def test_publishing_again_above_a_version_writes_it_to_the_row_whatever_co
 
 @pytest.mark.parametrize("key", ["", "x", str(new_id()), f"{new_id()}/x", f"{new_id()}/{new_id()}/", f" {new_id()}/"])
 def test_what_is_no_key_is_told_apart(key: str) -> None:
-    assert not EVENTS.is_key(key)
-    assert EVENTS.is_key(f"{new_id()}/{new_id()}")
+    assert not EVENT_STATES.is_key(key)
+    assert EVENT_STATES.is_key(f"{new_id()}/{new_id()}")
