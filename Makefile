@@ -1,5 +1,5 @@
 # Two commands: `make up` and `make test`. Both build .venv first, from requirements.lock.
-.PHONY: up down test check demo bench simulate chaos lock install
+.PHONY: up down test check demo bench simulate properties chaos lock install
 BIN := .venv/bin
 
 up:
@@ -29,6 +29,10 @@ bench: install
 # Histories of the access path under faults; SEED=8123 has the same ones again, HISTORIES=2000 is how many.
 simulate: install
 	$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED)) $(if $(HISTORIES),--histories $(HISTORIES))
+
+# The properties of arithmetic and states over CASES=100000 random cases each; `make test` tries a hundred.
+properties: install
+	KISUM_TEST_CASES=$(or $(CASES),100000) $(BIN)/pytest -m hypothesis --timeout 0 tests/unit/contracts tests/unit/finance
 
 # Kills, restored databases and lost topics on whole installations: all, or ONLY="workers topic", each for MINUTES=10.
 chaos: install

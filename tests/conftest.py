@@ -1,3 +1,4 @@
+import os
 from collections.abc import AsyncIterator
 
 import pytest
@@ -11,7 +12,12 @@ from tests.harness.runtime import Runtime, embedded_runtime
 configure_logging()
 
 # How long something takes says nothing of whether it is right, least of all on a busy machine.
-settings.register_profile("kisum", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "kisum",
+    max_examples=int(os.environ.get("KISUM_TEST_CASES", "100")),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("kisum")
 
 
