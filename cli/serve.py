@@ -30,6 +30,7 @@ from infra.embedded.errors import CannotStart
 from infra.telemetry.logging import configure_logging
 
 _GRACE_SECONDS = 4
+_LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 ALL = "all"
 
 
@@ -85,7 +86,7 @@ def one_application(apps: dict[str, tuple[Service[Any], FastAPI]]) -> Starlette:
     type=click.IntRange(1, WORKERS_MAX),
     help="How many processes answer on the port.  [default: KISUM_<SERVICE>_WORKERS, or 1]",
 )
-@click.option("--log-level", default="INFO", show_default=True)
+@click.option("--log-level", type=click.Choice(_LOG_LEVELS, case_sensitive=False), default="INFO", show_default=True)
 def serve(service: str, host: str, port: int, workers: int | None, log_level: str) -> None:
     """Run SERVICE against the addresses in its environment, KISUM_<SERVICE>_... ; `all` runs every one in a process."""
     configure_logging(log_level)

@@ -137,6 +137,7 @@ async def commands(runtime: Runtime, sources: Sources, tmp_path: Path) -> Comman
     }
     own = {name: value for name, value in os.environ.items() if not name.startswith("KISUM_")}
     environment = own | {f"KISUM_FINANCE_{name}": value for name, value in settings.items()}
+    environment["KISUM_FINANCE_FILES_URL"] = (tmp_path / "files").as_uri()
     return Commands(sources, environment | {"KISUM_HOME": str(tmp_path / "none")}, tmp_path / "access")
 
 
