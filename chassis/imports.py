@@ -116,6 +116,8 @@ class Table(Generic[Model, Row]):
         missing = [name for name, field in fields.items() if field.is_required() and name not in header]
         faults = [_fault(1, name, "column_missing", f"There has to be a column {name}.") for name in missing]
         for column in dict.fromkeys(header):
+            if len(faults) >= FAULTS_MAX:
+                break
             if column not in fields:
                 known = ", ".join(fields)
                 faults.append(_fault(1, column, "column_unknown", f"The columns are {known}."))

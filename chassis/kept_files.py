@@ -33,6 +33,7 @@ from infra.postgres.row_security import isolate_by_company
 
 #: Longer than a file takes to come in. Who takes longer yet is told to send it again.
 UNCLAIMED_FOR: Final = timedelta(hours=1)
+_UPLOAD_SECONDS_MAX: Final = 30 * 60
 _REMOVING_INTERVAL_SECONDS: Final = 600.0
 
 #: Where the service keeps its files, as its composition root has opened them.
@@ -108,7 +109,12 @@ async def keep(begin: UnitsOfWork, files: Files, upload: Upload) -> KeptFile:
     file = FileId(upload.access.company_id, new_id())
     async with begin() as work:
         work.add(UnclaimedFile(company_id=file.company_id, file_id=file.id, noted_at=upload.now))
-    return KeptFile(file.id, await files.write(file, chunks))
+    try:
+        # Before its note may be taken for that of a file left behind.
+        async with asyncio.timeout(_UPLOAD_SECONDS_MAX):
+            return KeptFile(file.id, await files.write(file, chunks))
+    except TimeoutError as error:
+        raise UploadExpiredError(f"It may take {_UPLOAD_SECONDS_MAX // 60} minutes.") from error
 
 
 async def claim(work: AsyncSession, file: FileId) -> None:

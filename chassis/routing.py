@@ -9,7 +9,7 @@ from uuid import UUID
 
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
 from pydantic_core import PydanticCustomError
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -27,6 +27,8 @@ _BODY_BYTES_MAX_ATTRIBUTE: Final = "__kisum_body_bytes_max__"
 _FIRST_PRINTABLE: Final = 0x20
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _INSTANT: Final = re.compile(_DATE.pattern + r"T[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?(Z|[+-][0-9]{2}:[0-9]{2})")
+#: A day before it is a slip of the pen, and a table of one row a month since year 1 would lock thousands of months.
+_FIRST_DAY: Final = date(1900, 1, 1)
 _IDENTIFIER: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -117,6 +119,18 @@ def refuse_unguarded(routers: Iterable[APIRouter]) -> None:
         raise RouteWithoutGuardError(f"No guard is declared for {', '.join(bare)}. Add @guard(...) over the handler.")
 
 
+def _plain(value: str) -> str:
+    """Raises PydanticCustomError."""
+    # PostgreSQL stores no NUL, and no other control character belongs into a name or an address.
+    if not value.isprintable() and any(ord(each) < _FIRST_PRINTABLE for each in value):
+        raise PydanticCustomError("control_character", "No control characters are allowed")
+    return value
+
+
+#: Free text of a query; that of a body is looked at by its model.
+QueryText = Annotated[str, AfterValidator(_plain)]
+
+
 class RequestModel(BaseModel):
     """A request body: closed, strict about types, and never changed after it was read."""
 
@@ -126,9 +140,8 @@ class RequestModel(BaseModel):
     @classmethod
     def _is_text(cls, value: Any) -> Any:
         text = value.get_secret_value() if isinstance(value, SecretStr) else value
-        # PostgreSQL stores no NUL, and no other control character belongs into a name or an address.
-        if isinstance(text, str) and not text.isprintable() and any(ord(each) < _FIRST_PRINTABLE for each in text):
-            raise PydanticCustomError("control_character", "No control characters are allowed")
+        if isinstance(text, str):
+            _plain(text)
         return value
 
 
@@ -136,9 +149,12 @@ def _date(value: Any) -> Any:
     if not isinstance(value, str) or not _DATE.fullmatch(value):
         raise PydanticCustomError("date_text", "A date is written as 2026-05-21")
     try:
-        return date.fromisoformat(value)
+        day = date.fromisoformat(value)
     except ValueError:
         raise PydanticCustomError("date_text", "There is no such day") from None
+    if day < _FIRST_DAY:
+        raise PydanticCustomError("date_text", "Days are told from 1900 on")
+    return day
 
 
 def _identifier(value: Any) -> Any:

@@ -13,7 +13,8 @@ from typing import Any, Final
 from contracts.errors import DomainError, Kind
 from contracts.money import Money, half_up
 
-SIGNIFICANT_FIGURES_MAX: Final = 6
+#: The conversion rates of the euro had six (article 4), rates of markets have more: those of the rupiah seven.
+SIGNIFICANT_FIGURES_MAX: Final = 12
 #: Decimals of the amount in between, of the base currency, where a conversion goes through it.
 THROUGH_BASE_DIGITS: Final = 3
 

@@ -28,7 +28,9 @@ MINOR_UNIT_DIGITS: Final[dict[str, int]] = {
     **dict.fromkeys(_NONE.split(), 0),
     **dict.fromkeys(_THREE.split(), 3),
 }
+#: Of one amount that is written down. Sums may be larger, up to what PostgreSQL counts with.
 AMOUNT_MINOR_MAX: Final = 2**53 - 1
+_SUM_MINOR_MAX: Final = 2**63 - 1
 
 
 class CurrencyUnknownError(DomainError):
@@ -70,8 +72,8 @@ class Money:
         """Raises CurrencyUnknownError or AmountInvalidError."""
         if self.currency not in MINOR_UNIT_DIGITS:
             raise CurrencyUnknownError(f"{self.currency!r} is not an ISO 4217 currency.", currency=self.currency)
-        if abs(self.amount_minor) > AMOUNT_MINOR_MAX:
-            raise AmountInvalidError(f"At most {AMOUNT_MINOR_MAX} minor units.", currency=self.currency)
+        if abs(self.amount_minor) > _SUM_MINOR_MAX:
+            raise AmountInvalidError(f"At most {_SUM_MINOR_MAX} minor units.", currency=self.currency)
 
     @classmethod
     def parse(cls, amount: str, currency: str) -> "Money":
@@ -89,9 +91,12 @@ class Money:
         if len(fraction) > digits:
             raise AmountInvalidError(f"{currency} has {digits} decimals, {amount} has {len(fraction)}.", **facts)
         try:
-            return cls(int(Decimal(amount).scaleb(digits)), currency)
-        except InvalidOperation as error:
-            raise AmountInvalidError(f"At most {AMOUNT_MINOR_MAX} minor units.", **facts) from error
+            amount_minor = int(Decimal(amount).scaleb(digits))
+        except InvalidOperation:
+            amount_minor = AMOUNT_MINOR_MAX + 1
+        if abs(amount_minor) > AMOUNT_MINOR_MAX:
+            raise AmountInvalidError(f"At most {AMOUNT_MINOR_MAX} minor units.", **facts)
+        return cls(amount_minor, currency)
 
     def __str__(self) -> str:
         """The decimal text, with all decimals of the currency: 199.00"""

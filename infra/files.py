@@ -132,6 +132,8 @@ class Files:
     async def remove(self, file: FileId) -> None:
         """Do away with a file; one that is not there is none that is left. Raises FilesUnavailableError."""
         try:
+            if self._folder is not None:
+                await asyncio.to_thread(_remove_pieces, self._folder / str(file))
             await self._store.delete_async(str(file))
         except FileNotFoundError:
             return
@@ -186,6 +188,12 @@ async def _proven(chunks: AsyncIterator[bytes], file: FileId, written: Written) 
     if digest.hexdigest() != written.sha256:
         raise FileAlteredError(str(file))
     yield held
+
+
+def _remove_pieces(path: Path) -> None:
+    """What a process that was killed while it wrote has left beside the file: pieces under its name and a number."""
+    for piece in path.parent.glob(f"{path.name}#*"):
+        piece.unlink(missing_ok=True)
 
 
 def _bring_to_disk(path: Path) -> None:

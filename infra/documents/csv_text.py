@@ -8,7 +8,7 @@ is the same. Numbers are no text, and stay what they are.
 import csv
 import io
 import re
-from collections.abc import AsyncIterator, Generator, Sequence
+from collections.abc import AsyncIterator, Generator, Iterator, Sequence
 from datetime import date
 from decimal import Decimal
 from typing import IO, Final
@@ -18,6 +18,8 @@ MEDIA_TYPE: Final = "text/csv; charset=utf-8; header=present"
 Cell = str | int | Decimal | date | UUID | None
 
 _CHUNK_CHARACTERS: Final = 64 * 1024
+#: Of one row, its line breaks included: what is longer is no row of anything.
+_ROW_CHARACTERS_MAX: Final = 64 * 1024
 #: With the apostrophes before it: a text that has one already is told from one that was given one.
 _FORMULA: Final = re.compile(r"'*[=+\-@\t\r]")
 _FORMULA_BEHIND_APOSTROPHE: Final = re.compile(r"'+[=+\-@\t\r]")
@@ -52,10 +54,20 @@ def csv_rows(file: IO[bytes]) -> Generator[tuple[int, list[str]], None, None]:
     Without the mark some programs put before UTF-8. Closed by whoever does not read it to its end.
     """
     lines = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-    number = 0
+    number = characters = 0
+
+    def bounded() -> Iterator[str]:
+        nonlocal characters
+        while line := lines.readline(_ROW_CHARACTERS_MAX + 1):
+            characters += len(line)
+            if characters > _ROW_CHARACTERS_MAX:
+                raise csv.Error(f"a row of more than {_ROW_CHARACTERS_MAX} characters")
+            yield line
+
     try:
-        for number, row in enumerate(csv.reader(lines, strict=True), 1):
+        for number, row in enumerate(csv.reader(bounded(), strict=True), 1):
             yield number, [_read(cell) for cell in row]
+            characters = 0
     except csv.Error as error:
         raise CsvMalformedError(number + 1, str(error)) from error
     except UnicodeDecodeError as error:

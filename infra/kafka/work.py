@@ -318,11 +318,13 @@ class _Worker:
         consumer = self.consumer
         try:
             envelope = event_of(consumer.topic, record.key, record.value)
-        except ParkError:
-            if consumer.unreadable is not None:
-                async with self._database.unit_of_work() as work:
-                    await consumer.unreadable(work, record.key, record.value)
-            raise
+        except ParkError as error:
+            if consumer.unreadable is None:
+                raise
+            async with self._database.unit_of_work() as work:
+                await consumer.unreadable(work, record.key, record.value)
+            # It was taken note of, and is no sign that something is wrong with this consumer.
+            return await self._put_aside(record, error.code, error.reason)
         async with self._database.unit_of_work(company_id=envelope.company_id) as work:
             if consumer.has_inbox and not await is_first(work, consumer=consumer.name, event_id=envelope.event_id):
                 return Outcome.DUPLICATE
@@ -339,8 +341,12 @@ class _Worker:
             self._is_stopped = True
             self._stop(self, why)
             raise ConsumerStoppedError
-        await self._dead_letters.put(record, consumer=self.consumer.name, code=code, reason=reason)
+        outcome = await self._put_aside(record, code, reason)
         self._parked_at.append(now)
+        return outcome
+
+    async def _put_aside(self, record: ConsumerRecord[Any, Any], code: str, reason: str) -> Outcome:
+        await self._dead_letters.put(record, consumer=self.consumer.name, code=code, reason=reason)
         return Outcome.PARK
 
 

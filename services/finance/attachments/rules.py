@@ -6,8 +6,8 @@ from contracts.errors import DomainError, Kind
 
 MEGABYTES_MAX: Final = 25
 MEDIA_TYPES: Final = ("application/pdf", "image/jpeg", "image/png", "text/csv", "text/plain")
-#: While nobody has decided by it. What an approval was given on is part of it, and stays.
-REMOVABLE_IN: Final = frozenset({"draft", "submitted", "rejected"})
+#: While nobody is asked to decide by it. What lies before somebody, and what an approval was given on, stays.
+REMOVABLE_IN: Final = frozenset({"draft", "rejected"})
 
 
 class AttachmentUnknownError(DomainError):

@@ -1,4 +1,4 @@
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import date, datetime
 from typing import Any, Final
@@ -101,14 +101,18 @@ def scope_of(details: ExpenseDetails) -> Mapping[str, ScopeValue]:
 
 
 class FirstRows:
-    """Of the rows of a table, the first with each category and event, and the first of each month."""
+    """Of the rows of a table, the number of the first of each category, of each event and of each month."""
 
     def __init__(self) -> None:
-        self.by_reference: dict[tuple[UUID | None, UUID | None], tuple[int, ExpenseDetails]] = {}
+        self.by_category: dict[UUID, int] = {}
+        self.by_event: dict[UUID, int] = {}
         self.by_month: dict[date, int] = {}
 
     def note(self, number: int, details: ExpenseDetails) -> None:
-        self.by_reference.setdefault((details.category_id, details.event_id), (number, details))
+        if details.category_id is not None:
+            self.by_category.setdefault(details.category_id, number)
+        if details.event_id is not None:
+            self.by_event.setdefault(details.event_id, number)
         self.by_month.setdefault(month_of(details.incurred_on), number)
 
 
@@ -222,20 +226,21 @@ async def hold_table(work: AsyncSession, access: AccessContext, first_rows: Firs
     Each is asked for once. Raises RowsRefusedError, which names the first row of each that is refused.
     """
     faults: list[FieldFault] = []
-    for number, details in first_rows.by_reference.values():
-        try:
-            await _hold_references(work, access, details)
-        except DomainError as error:
-            faults.append(row_fault(number, error))
-        if len(faults) == FAULTS_MAX:
-            raise RowsRefusedError(faults)
-    for month, number in sorted(first_rows.by_month.items()):
-        try:
-            await hold_open(work, access.company_id, month)
-        except DomainError as error:
-            faults.append(row_fault(number, error, column="incurred_on"))
+    held: tuple[tuple[Mapping[Any, int], Callable[[Any], Awaitable[object]], str | None], ...] = (
+        (first_rows.by_category, lambda category: _hold_category(work, access, category), None),
+        (first_rows.by_event, lambda event: known_event(work, access.company_id, event), None),
+        (first_rows.by_month, lambda month: hold_open(work, access.company_id, month), "incurred_on"),
+    )
+    for first_of, hold, column in held:
+        for each, number in sorted(first_of.items()):
+            try:
+                await hold(each)
+            except DomainError as error:
+                faults.append(row_fault(number, error, column=column))
+            if len(faults) == FAULTS_MAX:
+                raise RowsRefusedError(faults)
     if faults:
-        raise RowsRefusedError(faults[:FAULTS_MAX])
+        raise RowsRefusedError(faults)
 
 
 async def add_table(
@@ -311,6 +316,10 @@ def _changed(details: ExpenseDetails, changes: Mapping[str, Any]) -> ExpenseDeta
     return replace(details, amount=amount, **others)
 
 
+async def _hold_category(work: AsyncSession, access: AccessContext, category_id: UUID) -> None:
+    check_takes_expenses(await held_state(work, access.company_id, category_id))
+
+
 async def _hold_references(
     work: AsyncSession, access: AccessContext, details: ExpenseDetails, *, known: ExpenseDetails | None = None
 ) -> None:
@@ -319,6 +328,6 @@ async def _hold_references(
     """
     category_id, event_id = details.category_id, details.event_id
     if category_id is not None and (known is None or category_id != known.category_id):
-        check_takes_expenses(await held_state(work, access.company_id, category_id))
+        await _hold_category(work, access, category_id)
     if event_id is not None and (known is None or event_id != known.event_id):
         await known_event(work, access.company_id, event_id)

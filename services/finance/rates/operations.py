@@ -67,6 +67,9 @@ async def put(
     own = select(DayRates).where(DayRates.company_id == access.company_id, DayRates.day == rates.day)
     row = (await work.scalars(own.with_for_update())).one()
     if inserted is not None:
+        if expected is not None:
+            # Who corrects names what they have seen: of this day there was nothing.
+            expected.check(0)
         await hold_open(work, access.company_id, rates.day)
         record(work, row, "set", actor=access.user_id, now=now)
         return row

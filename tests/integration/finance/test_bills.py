@@ -277,3 +277,15 @@ async def test_postgresql_refuses_a_row_that_no_payment_leads_to(finance: Runnin
     await pay(person, bill, "400")
     with pytest.raises(asyncpg.IntegrityConstraintViolationError):
         await in_company(finance, person, statement)
+
+
+async def test_a_sum_may_be_larger_than_any_one_amount(finance: RunningModule) -> None:
+    person = await finance.person()
+    largest = {**BILL, "amount": "90071992547409.91"}
+    for _ in range(2):
+        assert (await person.call("POST", "/bills", json=largest)).status_code == 201
+    more = await person.call("POST", "/bills", json={**BILL, "amount": "90071992547409.92"})
+    assert (more.status_code, more.json()["code"]) == (422, "amount_invalid")
+    answer = await person.call("GET", "/bills/ageing")
+    assert answer.status_code == 200, answer.text
+    assert "180143985094819.82" in answer.text

@@ -229,3 +229,17 @@ async def test_a_long_list_goes_out_page_by_page_without_a_gap_and_without_a_dou
     assert (await send(person, table(*rows))).json()["imported"] == 2500
     found = [row["description"] for row in await exported(person)]
     assert sorted(found) == sorted(f"Number {number}" for number in range(2500))
+
+
+async def test_a_row_without_an_end_is_none(finance: RunningModule) -> None:
+    person = await finance.person()
+    header = ",".join(f"{number:x}" for number in range(100_000))
+    assert [fault[1] for fault in faults(await send(person, header + "\r\n"))] == ["csv_malformed"]
+    assert [fault[1] for fault in faults(await send(person, table("," * 100_000)))] == ["csv_malformed"]
+    many = await send(person, ",".join(f"{number:x}" for number in range(5000)) + "\r\n")
+    assert len(faults(many)) == 100
+
+
+async def test_a_day_long_ago_is_a_slip_of_the_pen(finance: RunningModule) -> None:
+    person = await finance.person()
+    assert faults(await send(person, table(GOOD.replace("2026", "0926")))) == [("/2/incurred_on", "date_text")]

@@ -598,3 +598,11 @@ def test_a_copy_that_is_not_kept_is_named() -> None:
     assert str(outcome.exception) == (
         "finance keeps no copy of 'events'; it keeps: access, promoter.events.v1, promoter.artists.v1"
     )
+
+
+async def test_what_many_events_cannot_say_to_this_version_stops_no_consumer(copies: Copies) -> None:
+    async with following(copies):
+        company = copies.new_company()
+        for _ in range(22):
+            await copies.tell(company, event(new_id()), instead=with_a_new_status)
+        await copies.until_all_is_read(company)

@@ -66,7 +66,7 @@ async def test_of_many_who_set_the_rates_of_a_day_at_once_one_does_and_the_other
         ({"rates": {"XXX": "1"}}, "/rates", "rates_invalid"),
         ({"rates": {"EUR": "1"}}, "/rates", "rates_invalid"),
         ({"rates": {"USD": "0"}}, "/rates", "rates_invalid"),
-        ({"rates": {"USD": "1.0823001"}}, "/rates", "rates_invalid"),
+        ({"rates": {"USD": "1.0823001234567"}}, "/rates", "rates_invalid"),
         ({"rates": {"USD": "-1"}}, "/rates/USD", "string_pattern_mismatch"),
         ({"rates": {"USD": "1e3"}}, "/rates/USD", "string_pattern_mismatch"),
         ({"rates": {"USD": 1.0823}}, "/rates/USD", "string_type"),
@@ -168,3 +168,15 @@ async def test_rates_are_set_by_who_administers_finance_in_the_whole_company(fin
     (known,) = (await person.call("GET", "/rates")).json()["rates"]
     refused = await stranger.call("GET", f"/rates/{known['id']}")
     assert (refused.status_code, refused.json()["code"]) == (404, "rates_unknown")
+
+
+async def test_rates_that_are_not_there_are_not_corrected(finance: RunningModule) -> None:
+    person = await finance.person()
+    answer = await put(person, '"7"', day="2026-05-12")
+    assert (answer.status_code, answer.json()["code"]) == (412, "version_mismatch")
+
+
+async def test_a_rate_may_have_as_many_figures_as_markets_give_it(finance: RunningModule) -> None:
+    person = await finance.person()
+    answer = await put(person, rates={"IDR": "17025.57"})
+    assert answer.status_code == 200, answer.text

@@ -87,3 +87,9 @@ async def test_what_breaks_a_rule_is_named(promoter: RunningModule, changed: dic
     edited = await person.call("PATCH", f"/artists/{artist['id']}", headers={"If-Match": "*"}, json=changed)
     for answer in (made, edited):
         assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, pointer)
+
+
+async def test_what_no_name_has_is_looked_for_nowhere(promoter: RunningModule) -> None:
+    person = await promoter.person()
+    answer = await person.call("GET", "/artists", params={"stage_name_prefix": "\0"})
+    assert answer.status_code == 422, answer.text

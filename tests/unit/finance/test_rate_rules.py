@@ -73,7 +73,7 @@ def test_without_the_rate_of_the_day_nothing_is_converted() -> None:
         ({"values": {"XXX": Decimal(1)}}, RatesInvalidError),
         ({"values": {"EUR": Decimal(1)}}, RatesInvalidError),
         ({"values": {"USD": Decimal(0)}}, RatesInvalidError),
-        ({"values": {"USD": Decimal("1.082312")}}, RatesInvalidError),
+        ({"values": {"USD": Decimal("1.082312345678")}}, RatesInvalidError),
     ],
 )
 def test_what_are_no_rates_is_refused(changed: dict[str, Any], error: type[Exception]) -> None:
