@@ -347,8 +347,8 @@ async def test_what_a_decision_was_made_by_stays(finance: RunningModule) -> None
     approver = await finance.person(
         of.person.company_id, scopes={"business_unit": "*", "event": "*", "approval_limit": "*"}
     )
-    for person, move in ((of.person, "submit"), (approver, "approve")):
-        path = f"/expenses/{of.expense_id}/{move}"
+    for person, name in ((of.person, "submit"), (approver, "approve")):
+        path = f"/expenses/{of.expense_id}/{name}"
         answer = await person.call("POST", path, headers={"If-Match": "*"})
         assert answer.status_code == 200, answer.text
     refused = await of.person.call("DELETE", f"/attachments/{made['id']}", headers={"If-Match": "*"})

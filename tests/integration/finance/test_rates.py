@@ -66,7 +66,7 @@ async def test_of_many_who_set_the_rates_of_a_day_at_once_one_does_and_the_other
         ({"rates": {"XXX": "1"}}, "/rates", "rates_invalid"),
         ({"rates": {"EUR": "1"}}, "/rates", "rates_invalid"),
         ({"rates": {"USD": "0"}}, "/rates", "rates_invalid"),
-        ({"rates": {"USD": "1.0823001234567"}}, "/rates", "rates_invalid"),
+        ({"rates": {"USD": "1.082300123456"}}, "/rates", "rates_invalid"),
         ({"rates": {"USD": "-1"}}, "/rates/USD", "string_pattern_mismatch"),
         ({"rates": {"USD": "1e3"}}, "/rates/USD", "string_pattern_mismatch"),
         ({"rates": {"USD": 1.0823}}, "/rates/USD", "string_type"),
