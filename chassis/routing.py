@@ -9,7 +9,7 @@ from uuid import UUID
 
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
 from pydantic_core import PydanticCustomError
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -128,11 +128,19 @@ class RequestModel(BaseModel):
     @field_validator("*")
     @classmethod
     def _is_text(cls, value: Any) -> Any:
-        text = value.get_secret_value() if isinstance(value, SecretStr) else value
-        # PostgreSQL stores no NUL, and no other control character belongs into a name or an address.
-        if isinstance(text, str) and not text.isprintable() and any(ord(each) < _FIRST_PRINTABLE for each in text):
-            raise PydanticCustomError("control_character", "No control characters are allowed")
+        _refuse_control_characters(value.get_secret_value() if isinstance(value, SecretStr) else value)
         return value
+
+
+def _refuse_control_characters(value: Any) -> Any:
+    # PostgreSQL stores no NUL, and no other control character belongs into a name or an address.
+    if isinstance(value, str) and not value.isprintable() and any(ord(each) < _FIRST_PRINTABLE for each in value):
+        raise PydanticCustomError("control_character", "No control characters are allowed")
+    return value
+
+
+#: Free text of a query or a path that PostgreSQL is asked with; in a body `RequestModel` sees to it.
+PlainText = Annotated[str, AfterValidator(_refuse_control_characters)]
 
 
 def _date(value: Any) -> Any:
