@@ -124,10 +124,11 @@ def build_app(service: Service[Settings], settings: Settings, *, clock: Clock = 
         checks["consumers"] = lambda: _check_consumers(work)
     # With an access cache a service is ready with or without Kafka, until the cache's bound has passed.
     checks |= {"access": lambda: _check_access(app)} if kafka is None else {"kafka": kafka.check}
-    install_problems(app)
-    for router in (*service.routers, health_router(service.manifest, checks)):
+    routers = [*service.routers, health_router(service.manifest, checks)]
+    routers.append(documentation_router(service.manifest, app, tuple(routers)))
+    install_problems(app, routers)
+    for router in routers:
         app.include_router(router)
-    app.include_router(documentation_router(service.manifest, app))
     app.add_middleware(RequestLog, service=service.name)
     return app
 

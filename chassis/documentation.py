@@ -1,5 +1,6 @@
 """The API documentation of a service. Its scripts come from a package: it works offline and loads nothing foreign."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,16 +10,16 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.responses import FileResponse, HTMLResponse
 
 from chassis.manifest import Manifest
+from chassis.openapi_document import openapi_document
 from chassis.routing import router
-from contracts.problems import Problem
 from middleware.guards import Public, guard
 
 _ASSETS: Final = Path(fastapi_offline.__file__).parent / "static"
 _ASSET_NAMES: Final = frozenset({"swagger-ui-bundle.js", "swagger-ui.css", "favicon.png"})
 
 
-def documentation_router(manifest: Manifest, app: FastAPI) -> APIRouter:
-    """`docs` for people, `openapi.json` for tools."""
+def documentation_router(manifest: Manifest, app: FastAPI, routers: Sequence[APIRouter]) -> APIRouter:
+    """`docs` for people, `openapi.json` for tools: of the routes the application is made of."""
     group = manifest.route_group
     documentation = router(prefix=group, tag="documentation")
     readable_by_all = guard(Public("the documentation holds no data"))
@@ -26,10 +27,7 @@ def documentation_router(manifest: Manifest, app: FastAPI) -> APIRouter:
     @documentation.get("/openapi.json", include_in_schema=False)
     @readable_by_all
     async def openapi() -> dict[str, Any]:
-        schema = app.openapi()
-        problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-        schema["components"].setdefault("schemas", {}).update(problem.pop("$defs") | {"Problem": problem})
-        return schema
+        return openapi_document(app, routers)
 
     @documentation.get("/docs", include_in_schema=False)
     @readable_by_all

@@ -24,7 +24,7 @@ from sqlalchemy.types import DateTime
 from access.scopes import ScopeValue
 from chassis.jobs import again_and_again
 from chassis.request import Access, Now, Work, record_of
-from chassis.routing import ResponseModel
+from chassis.routing import NEEDED_HEADER, ResponseModel
 from contracts.errors import DomainError, Kind
 from contracts.problems import ProblemCode
 from infra.clock import Clock
@@ -37,6 +37,10 @@ from middleware.context import AccessContext
 KEPT: Final = timedelta(hours=24)
 KEY_LENGTH_MAX: Final = 255
 _KEY: Final = re.compile(rf"[\x20-\x7e]{{1,{KEY_LENGTH_MAX}}}")
+#: As the document tells it: spaces around a header's value are none of it.
+_KEY_TOLD: Final = rf"^[\x21-\x7e]([\x20-\x7e]{{0,{KEY_LENGTH_MAX - 2}}}[\x21-\x7e])?$"
+#: The header as dependencies take it; `check_key` refuses what is none.
+KeyHeader = Annotated[str | None, Header(json_schema_extra={NEEDED_HEADER: True, "pattern": _KEY_TOLD})]
 _FORGETTING_INTERVAL_SECONDS: Final = 600.0
 
 Body = TypeVar("Body", bound=ResponseModel)
@@ -191,7 +195,7 @@ async def _once(
     work: Work,
     access: Access,
     now: Now,
-    idempotency_key: Annotated[str | None, Header()] = None,
+    idempotency_key: KeyHeader = None,
 ) -> Once:
     return once(request, work, access, now, key=idempotency_key, body=await request.body())
 

@@ -6,10 +6,11 @@ version one is told that it is too late.
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from fastapi import Depends, Header, Response
 
+from chassis.routing import NEEDED_HEADER
 from contracts.errors import DomainError, Kind
 from contracts.problems import ProblemCode
 
@@ -17,6 +18,8 @@ _TAG: Final = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
 _TAGS: Final = re.compile(rf"{_TAG}(?:[ \t]*,[ \t]*{_TAG})*")
 _OF_A_VERSION: Final = re.compile(r'"([1-9][0-9]{0,18})"')
 _HEADER_LENGTH_MAX: Final = 1024
+#: What the document tells of the header.
+IF_MATCH_TOLD: Final[dict[str, Any]] = {"pattern": rf"^(\*|{_TAGS.pattern})$", "maxLength": _HEADER_LENGTH_MAX}
 
 
 class PreconditionRequiredError(DomainError):
@@ -80,7 +83,9 @@ def set_entity_tag(response: Response, version: int) -> None:
     response.headers["ETag"] = f'"{version}"'
 
 
-async def _if_match(if_match: Annotated[str | None, Header()] = None) -> Expected:
+async def _if_match(
+    if_match: Annotated[str | None, Header(json_schema_extra={**IF_MATCH_TOLD, NEEDED_HEADER: True})] = None,
+) -> Expected:
     return expected_of(if_match)
 
 

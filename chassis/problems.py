@@ -1,11 +1,12 @@
 """The HTTP edge's one table from errors to answers, as application/problem+json (RFC 9457, design §5)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
-from fastapi import Request
+from fastapi import APIRouter, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -44,8 +45,12 @@ _CODE_OF_STATUS: Final[Mapping[int, ProblemCode]] = {
 }
 
 
-def install_problems(app: Starlette) -> None:
-    """Make every error that leaves a handler, a guard or the router a problem document."""
+def install_problems(app: Starlette, routers: Iterable[APIRouter] = ()) -> None:
+    """Make every error that leaves a handler, a guard or the router a problem document.
+
+    `routers` are those the application has its own routes of.
+    """
+    app.state.routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
     app.add_exception_handler(DomainError, _domain_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
@@ -156,4 +161,14 @@ async def _http_error(request: Request, error: Exception) -> Response:
         detail=f"{request.method} {request.url.path}: {error.detail}",
         code=code,
     )
-    return problem_response(request.scope, problem, error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and (allowed := _allowed_methods(request)):
+        headers["Allow"] = allowed
+    return problem_response(request.scope, problem, headers)
+
+
+def _allowed_methods(request: Request) -> str:
+    """Of every route with this path, where a route names its own only; nothing where the application has none."""
+    routes: list[APIRoute] = request.app.state.routes
+    allowed = {method for route in routes if route.path_regex.match(request.url.path) for method in route.methods or ()}
+    return ", ".join(sorted(allowed))

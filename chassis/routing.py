@@ -24,6 +24,9 @@ REVISION_HEADER: Final = "Kisum-Revision"
 #: Of a body that is read as a whole. One that is read piece by piece says its own limit, with `takes_bytes`.
 _BODY_BYTES_MAX: Final = 1024 * 1024
 _BODY_BYTES_MAX_ATTRIBUTE: Final = "__kisum_body_bytes_max__"
+#: Marks a header without which a request is refused by its handler, with more to say than that it is missing: the
+#: document tells it as required.
+NEEDED_HEADER: Final = "x-kisum-needed"
 _FIRST_PRINTABLE: Final = 0x20
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _INSTANT: Final = re.compile(_DATE.pattern + r"T[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?(Z|[+-][0-9]{2}:[0-9]{2})")
@@ -119,18 +122,6 @@ def refuse_unguarded(routers: Iterable[APIRouter]) -> None:
         raise RouteWithoutGuardError(f"No guard is declared for {', '.join(bare)}. Add @guard(...) over the handler.")
 
 
-def _plain(value: str) -> str:
-    """Raises PydanticCustomError."""
-    # PostgreSQL stores no NUL, and no other control character belongs into a name or an address.
-    if not value.isprintable() and any(ord(each) < _FIRST_PRINTABLE for each in value):
-        raise PydanticCustomError("control_character", "No control characters are allowed")
-    return value
-
-
-#: Free text of a query; that of a body is looked at by its model.
-QueryText = Annotated[str, AfterValidator(_plain)]
-
-
 class RequestModel(BaseModel):
     """A request body: closed, strict about types, and never changed after it was read."""
 
@@ -139,10 +130,19 @@ class RequestModel(BaseModel):
     @field_validator("*")
     @classmethod
     def _is_text(cls, value: Any) -> Any:
-        text = value.get_secret_value() if isinstance(value, SecretStr) else value
-        if isinstance(text, str):
-            _plain(text)
+        _refuse_control_characters(value.get_secret_value() if isinstance(value, SecretStr) else value)
         return value
+
+
+def _refuse_control_characters(value: Any) -> Any:
+    # PostgreSQL stores no NUL, and no other control character belongs into a name or an address.
+    if isinstance(value, str) and not value.isprintable() and any(ord(each) < _FIRST_PRINTABLE for each in value):
+        raise PydanticCustomError("control_character", "No control characters are allowed")
+    return value
+
+
+#: Free text of a query or a path that PostgreSQL is asked with; in a body `RequestModel` sees to it.
+PlainText = Annotated[str, AfterValidator(_refuse_control_characters)]
 
 
 def _date(value: Any) -> Any:
@@ -178,9 +178,11 @@ DateText = Annotated[date, BeforeValidator(_date)]
 InstantText = Annotated[datetime, BeforeValidator(_instant)]
 IdText = Annotated[UUID, BeforeValidator(_identifier)]
 #: Decimal text, such as "1234.50", for `Money.parse`: a JSON number would have been a float on its way.
-AmountText = Annotated[str, Field(max_length=40)]
+AmountText = Annotated[
+    str, Field(max_length=40, json_schema_extra={"pattern": r"^-?[0-9]+(\.[0-9]+)?$", "examples": ["1234.50"]})
+]
 #: ISO 4217, for `Money.parse`.
-CurrencyText = Annotated[str, Field(max_length=3)]
+CurrencyText = Annotated[str, Field(max_length=3, json_schema_extra={"pattern": "^[A-Z]{3}$", "examples": ["USD"]})]
 
 
 class ResponseModel(BaseModel):

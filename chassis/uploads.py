@@ -14,14 +14,14 @@ from email.message import Message
 from http import HTTPStatus
 from typing import Annotated, Any, Final
 
-from fastapi import Depends, Header, Query, Request
+from fastapi import Depends, Query, Request
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from chassis.idempotency import Once, check_key, once
+from chassis.idempotency import KeyHeader, Once, check_key, once
 from chassis.request import Access, Now
 from contracts.errors import DomainError, Kind
 from contracts.problems import ProblemCode
@@ -117,9 +117,7 @@ class Upload:
 def uploaded(*media_types: str) -> Any:
     """A dependency on the request's file; one of another media type is answered 415."""
 
-    async def provide(
-        request: Request, access: Access, now: Now, idempotency_key: Annotated[str | None, Header()] = None
-    ) -> Upload:
+    async def provide(request: Request, access: Access, now: Now, idempotency_key: KeyHeader = None) -> Upload:
         header = Message()
         header["content-type"] = request.headers.get("content-type", "")
         declared = header["content-type"].partition(";")[0].strip().lower()

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from chassis.audit import HistoryPage, history
 from chassis.paging import Paged
-from chassis.preconditions import expected_of, set_entity_tag
+from chassis.preconditions import IF_MATCH_TOLD, expected_of, set_entity_tag
 from chassis.request import Access, Now, Work
 from chassis.routing import CurrencyText, DateText, RequestModel, ResponseModel, problem_statuses, router
 from middleware.guards import NoScope, Permission, ScopeSource, guard
@@ -59,7 +59,7 @@ async def put_rates(
     work: Work,
     now: Now,
     response: Response,
-    if_match: Annotated[str | None, Header()] = None,
+    if_match: Annotated[str | None, Header(json_schema_extra=IF_MATCH_TOLD)] = None,
 ) -> RatesBody:
     """Set all exchange rates of a day. If-Match is needed where there are rates of that day and they differ."""
     values = {quote: Decimal(value) for quote, value in body.rates.items()}

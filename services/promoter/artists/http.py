@@ -10,7 +10,7 @@ from chassis.idempotency import Repeatable
 from chassis.paging import Paged
 from chassis.preconditions import IfMatch, set_entity_tag
 from chassis.request import Access, Now, Work
-from chassis.routing import QueryText, RequestModel, ResponseModel, problem_statuses, router
+from chassis.routing import PlainText, RequestModel, ResponseModel, problem_statuses, router
 from middleware.guards import NoScope, Permission, guard
 from services.promoter.artists import operations
 from services.promoter.artists.rules import ArtistDetails
@@ -80,7 +80,7 @@ async def list_artists(
     access: Access,
     work: Work,
     asked: Paged,
-    stage_name_prefix: Annotated[QueryText | None, Query(max_length=200)] = None,
+    stage_name_prefix: Annotated[PlainText | None, Query(max_length=200)] = None,
 ) -> ArtistPage:
     """The company's artists, sorted by stage_name or created."""
     page = await operations.page(work, access.company_id, asked, stage_name_prefix=stage_name_prefix)

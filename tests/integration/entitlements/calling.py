@@ -99,6 +99,7 @@ async def called_service(
             ),
             clock=local.clock,
         )
+        app.state.access_path = local.path
         app.state.chain = cached_chain(local.path, issuer="test", audience="kisum", clock=local.clock)
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://kisum.test") as client:
             try:

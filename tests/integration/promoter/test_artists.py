@@ -43,6 +43,12 @@ async def test_artists_are_added_edited_and_found_by_the_beginning_of_their_name
     }
 
 
+async def test_a_beginning_that_no_name_can_have_is_refused(promoter: RunningModule) -> None:
+    person = await promoter.person()
+    answer = await person.call("GET", "/artists?stage_name_prefix=N%00")
+    assert (answer.status_code, answer.json()["errors"][0]["rule"]) == (422, "control_character")
+
+
 async def test_artists_are_the_whole_companys_and_no_other_companys(promoter: RunningModule) -> None:
     person, stranger = await promoter.person(), await promoter.person()
     artist = await create(person)

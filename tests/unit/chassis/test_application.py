@@ -1,6 +1,7 @@
 """What an application does around its handlers, without a socket and without a server."""
 
 import json
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -12,13 +13,15 @@ import structlog.testing
 from fastapi import APIRouter, FastAPI
 
 from chassis.application import IncompleteServiceError, build_app
+from chassis.health import Live
+from chassis.preconditions import IfMatch
 from chassis.request import Caller
 from chassis.routing import RouteWithoutGuardError, router
 from chassis.service import Service
 from chassis.settings import SettingsError, read_settings
 from contracts.errors import DomainError, Kind
 from contracts.problems import Problem
-from middleware.guards import Public, SignedIn, guard
+from middleware.guards import ActiveMember, Public, SignedIn, guard
 from services.auth.app import service as auth
 from services.auth.settings import AuthSettings
 from tests.harness.services import ENCRYPTION_KEY, ROOT_KEY
@@ -237,6 +240,46 @@ async def test_the_documentation_works_without_any_other_host() -> None:
         schema = (await client.get("/api/auth/openapi.json")).json()
     assert schema["paths"]["/api/auth/token"]["post"]["responses"]["401"]
     assert "Problem" in schema["components"]["schemas"]
+
+
+async def test_the_document_tells_what_a_guard_and_a_handler_ask_for_before_they_do_anything() -> None:
+    documented = router(prefix="/api/auth", tag="test")
+
+    @documented.post("/members")
+    @guard(ActiveMember())
+    async def members(body: Live, expected: IfMatch, name: str | None = None) -> None: ...
+
+    @documented.get("/members")
+    @guard(Public("a test"))
+    async def everybody() -> None: ...
+
+    async with client_of(documented) as client:
+        operations = (await client.get("/api/auth/openapi.json")).json()["paths"]["/api/auth/members"]
+    guarded = operations["post"]
+    assert set(guarded["responses"]) == {"200", "400", "401", "403", "413", "422", "503"}
+    assert {*guarded["responses"]["422"]["content"]} == {"application/problem+json"}
+    assert guarded["security"] == [{"token": []}]
+    parameters = {each["name"]: each for each in guarded["parameters"]}
+    assert {name for name, each in parameters.items() if each["required"]} == {"if-match", "Kisum-Company-Id"}
+    assert parameters["name"]["schema"]["type"] == "string"
+    assert re.fullmatch(parameters["if-match"]["schema"]["pattern"], '"7"')
+    assert set(operations["get"]["responses"]) == {"200", "400"}
+    assert not {"security", "parameters"} & set(operations["get"])
+
+
+async def test_a_wrong_method_is_told_every_method_of_the_path() -> None:
+    several = router(prefix="/api/auth", tag="test")
+
+    @several.get("/things/{thing_id}")
+    @guard(Public("a test"))
+    async def read(thing_id: str) -> None: ...
+
+    @several.patch("/things/{thing_id}")
+    @guard(Public("a test"))
+    async def change(thing_id: str) -> None: ...
+
+    async with client_of(several) as client:
+        assert (await client.delete("/api/auth/things/1")).headers["Allow"] == "GET, PATCH"
 
 
 def test_a_missing_or_wrong_setting_is_named_without_its_value() -> None:
