@@ -138,6 +138,7 @@ async def agency_document(found: OfAgencies, now: Now) -> Response:
 
 
 def _body(found: Dashboard) -> DashboardBody:
+    months = found.months.each()
     return DashboardBody(
         party=found.party,
         first_day=found.months.first,
@@ -146,9 +147,9 @@ def _body(found: Dashboard) -> DashboardBody:
         currencies=[
             CurrencyBody(
                 currency=each.currency,
-                sum=SumBody(**_columns(found, each.sum)),
+                sum=SumBody(**_columns(months, each.sum)),
                 lines=[
-                    LineBody(id=line.party_id, is_rest=line.is_rest, **_columns(found, line)) for line in each.lines
+                    LineBody(id=line.party_id, is_rest=line.is_rest, **_columns(months, line)) for line in each.lines
                 ],
             )
             for each in found.currencies
@@ -156,12 +157,13 @@ def _body(found: Dashboard) -> DashboardBody:
     )
 
 
-def _columns(found: Dashboard, line: Line) -> dict[str, Any]:
-    months = zip(found.months.each(), line.spent, strict=True)
+def _columns(months: Sequence[date], line: Line) -> dict[str, Any]:
     return {
         "spent": str(line.spent_total),
         "owed": str(line.owed_total),
-        "months": [MonthBody(month=month, amount=str(amount)) for month, amount in months],
+        "months": [
+            MonthBody(month=month, amount=str(amount)) for month, amount in zip(months, line.spent, strict=True)
+        ],
         "ages": [AgeBody(age=age, amount=str(amount)) for age, amount in zip(Age, line.owed, strict=True)],
     }
 
