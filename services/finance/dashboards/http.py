@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import Sequence
 from datetime import date, datetime
 from typing import Annotated, Any, Final
@@ -127,14 +128,14 @@ async def agency_picture(found: OfAgencies) -> Response:
 @guard(_MAY_SEE)
 async def vendor_document(found: OfVendors, now: Now) -> Response:
     """The vendor dashboard as a document."""
-    return _document(found, now)
+    return await _document(found, now)
 
 
 @dashboards.get("/dashboards/agencies/document", response_class=Response, responses=_DOCUMENT)
 @guard(_MAY_SEE)
 async def agency_document(found: OfAgencies, now: Now) -> Response:
     """The agency dashboard as a document."""
-    return _document(found, now)
+    return await _document(found, now)
 
 
 def _body(found: Dashboard) -> DashboardBody:
@@ -186,7 +187,7 @@ def _bars(labels: Sequence[str], amounts: Sequence[Money]) -> list[Bar]:
     ]
 
 
-def _document(found: Dashboard, now: datetime) -> Response:
+async def _document(found: Dashboard, now: datetime) -> Response:
     columns = [
         Column(found.party.capitalize(), 6),
         Column(""),
@@ -198,7 +199,8 @@ def _document(found: Dashboard, now: datetime) -> Response:
         for name, line in (*((_name(line), line) for line in each.lines), ("Sum", each.sum))
     ]
     title, note = _said(found)
-    content = table_document(title, note, columns, rows, made_at=now)
+    # Hundreds of lines take longer to set than others should wait for.
+    content = await asyncio.to_thread(table_document, title, note, columns, rows, made_at=now)
     return saved(content, file_name=f"{found.party}s.pdf", media_type=pdf_table.MEDIA_TYPE)
 
 
