@@ -8,7 +8,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import Date, DateTime
 
 from services.finance.database import Base, OfAmount
-from services.finance.expenses.rules import OWED_STATES, SPENT_STATES, ExpenseState
+from services.finance.expenses.rules import OWED_STATES, ExpenseState
 
 _ADDED_UP: Final = ["event_id", "vendor_id", "agency_id", "currency", "amount_minor"]
 
@@ -60,14 +60,7 @@ class Expense(OfAmount, Base):
             postgresql_include=[*_ADDED_UP, "scheduled_for", "incurred_on"],
             postgresql_where=text(f"state in ({_written(OWED_STATES)})"),
         ),
-        Index(
-            "expenses_spent_of_units_index",
-            "company_id",
-            "business_unit_id",
-            "incurred_on",
-            postgresql_include=_ADDED_UP,
-            postgresql_where=text(f"state in ({_written(SPENT_STATES)})"),
-        ),
+        Index(None, "company_id", "business_unit_id", "incurred_on", "id", postgresql_include=[*_ADDED_UP, "state"]),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)

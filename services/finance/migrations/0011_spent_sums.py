@@ -73,16 +73,15 @@ def upgrade() -> None:
         postgresql_where=sa.text("state in ('approved', 'scheduled')"),
     )
     op.create_index(
-        "expenses_spent_of_units_index",
+        "expenses_company_id_business_unit_id_incurred_on_id_index",
         "expenses",
-        ["company_id", "business_unit_id", "incurred_on"],
-        postgresql_include=_ADDED_UP,
-        postgresql_where=sa.text("state in ('approved', 'scheduled', 'paid')"),
+        ["company_id", "business_unit_id", "incurred_on", "id"],
+        postgresql_include=[*_ADDED_UP, "state"],
     )
 
 
 def downgrade() -> None:
-    op.drop_index("expenses_spent_of_units_index")
+    op.drop_index("expenses_company_id_business_unit_id_incurred_on_id_index")
     op.drop_index("expenses_owed_index")
     op.drop_index("expenses_company_id_state_incurred_on_id_index")
     for name in ("sum_up_added", "sum_up_changed"):
