@@ -28,7 +28,7 @@ class Party(StrEnum):
     AGENCY = "agency"
 
 
-#: Columns of tables, not of models: sums are no objects, and SQLAlchemy takes three times as long to make them as if.
+#: Columns of tables, not of models: sums are no objects, and SQLAlchemy takes longer to make them as if.
 _SUMS: Final = SpentSum.__table__.c
 _ROWS: Final = Expense.__table__.c
 _PARTY_OF: Final[Mapping[Party, Any]] = {Party.VENDOR: _ROWS.vendor_id, Party.AGENCY: _ROWS.agency_id}
