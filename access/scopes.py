@@ -26,6 +26,11 @@ class ScopeFilter:
 
     allowed: Mapping[str, Scope]
 
+    @property
+    def is_unbounded(self) -> bool:
+        """Whether it shows every object."""
+        return all(ids == "*" for ids in self.allowed.values())
+
     def ids(self, scope_type: str) -> Literal["*"] | tuple[str, ...]:
         """`"*"` for no restriction, else the ids; none for a type the grant does not name."""
         return self.allowed.get(scope_type, ())

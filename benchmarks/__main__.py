@@ -16,7 +16,7 @@ import click
 import psutil
 import uvloop
 
-from benchmarks import bulk, chain, decision, idle, parts, rebuild, relay, revocation
+from benchmarks import bulk, chain, decision, finance, idle, parts, rebuild, relay, revocation
 from benchmarks.bed import Bed
 from benchmarks.figures import GOALS, Figure
 from cli.installation import home
@@ -65,6 +65,7 @@ _GROUPS: Final[Mapping[str, Group]] = {
     ),
     "chain": Group(chain.measure, ("chain_cpu_us", "chain_throughput_ratio")),
     "relay": Group(relay.measure, ("relay_rows_per_second", "relay_300_b_rows_per_second", "relay_p50_ms")),
+    "finance": Group(finance.measure, ("finance_list_p99_ms", "finance_dashboard_p99_ms", "finance_export_flatness")),
     "revocation": Group(
         revocation.measure,
         (

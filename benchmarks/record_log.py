@@ -47,11 +47,18 @@ async def record_log(runtime: Runtime) -> AsyncIterator[RecordLog]:
             await sources.publish(catalog(MODULE))
             await _write_companies(sources)
             await _write_memberships(sources)
-        beating = asyncio.create_task(_beat(sources))
-        try:
+        async with beating(sources):
             yield RecordLog(sources.kafka, private_key)
-        finally:
-            await end_tasks(beating)
+
+
+@asynccontextmanager
+async def beating(sources: Sources) -> AsyncIterator[None]:
+    """Both owners' heartbeats go on in the block."""
+    task = asyncio.create_task(_beat(sources))
+    try:
+        yield
+    finally:
+        await end_tasks(task)
 
 
 async def _beat(sources: Sources) -> None:

@@ -16,6 +16,7 @@ from services.finance.categories.http import categories
 from services.finance.dashboards.http import dashboards
 from services.finance.expenses.http import expenses
 from services.finance.income.http import income
+from services.finance.jobs import fold_spent_sums
 from services.finance.manifest import MANIFEST
 from services.finance.periods.http import periods
 from services.finance.projections.artists import ARTISTS
@@ -35,6 +36,6 @@ service = Service(
     compose=_compose,
     migrations=Path(__file__).parent / "migrations",
     projections=(EVENTS, ARTISTS),
-    jobs=(forget_idempotency_keys, remove_unclaimed_files),
+    jobs=(forget_idempotency_keys, remove_unclaimed_files, fold_spent_sums),
     modules=frozenset({MANIFEST.key}),
 )

@@ -194,7 +194,7 @@ class Age(StrEnum):
 
 
 #: The most days overdue an age stands for, in their order.
-_DAYS_MAX: Final[Mapping[Age, int]] = {
+AGE_DAYS_MAX: Final[Mapping[Age, int]] = {
     Age.NOT_DUE: 0,
     Age.DAYS_1_TO_30: 30,
     Age.DAYS_31_TO_60: 60,
@@ -230,7 +230,7 @@ class Ageing:
 def age_of(due_on: date, today: date) -> Age:
     """How old a bill is that was to be paid by this day."""
     days = (today - due_on).days
-    return next((age for age, most in _DAYS_MAX.items() if days <= most), Age.DAYS_OVER_90)
+    return next((age for age, most in AGE_DAYS_MAX.items() if days <= most), Age.DAYS_OVER_90)
 
 
 def ageing(lines: Iterable[OpenBills], today: date) -> dict[str, Ageing]:

@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import Sequence
 from datetime import date, datetime
 from typing import Annotated, Any, Final
@@ -127,17 +128,18 @@ async def agency_picture(found: OfAgencies) -> Response:
 @guard(_MAY_SEE)
 async def vendor_document(found: OfVendors, now: Now) -> Response:
     """The vendor dashboard as a document."""
-    return _document(found, now)
+    return await _document(found, now)
 
 
 @dashboards.get("/dashboards/agencies/document", response_class=Response, responses=_DOCUMENT)
 @guard(_MAY_SEE)
 async def agency_document(found: OfAgencies, now: Now) -> Response:
     """The agency dashboard as a document."""
-    return _document(found, now)
+    return await _document(found, now)
 
 
 def _body(found: Dashboard) -> DashboardBody:
+    months = found.months.each()
     return DashboardBody(
         party=found.party,
         first_day=found.months.first,
@@ -146,9 +148,9 @@ def _body(found: Dashboard) -> DashboardBody:
         currencies=[
             CurrencyBody(
                 currency=each.currency,
-                sum=SumBody(**_columns(found, each.sum)),
+                sum=SumBody(**_columns(months, each.sum)),
                 lines=[
-                    LineBody(id=line.party_id, is_rest=line.is_rest, **_columns(found, line)) for line in each.lines
+                    LineBody(id=line.party_id, is_rest=line.is_rest, **_columns(months, line)) for line in each.lines
                 ],
             )
             for each in found.currencies
@@ -156,12 +158,13 @@ def _body(found: Dashboard) -> DashboardBody:
     )
 
 
-def _columns(found: Dashboard, line: Line) -> dict[str, Any]:
-    months = zip(found.months.each(), line.spent, strict=True)
+def _columns(months: Sequence[date], line: Line) -> dict[str, Any]:
     return {
         "spent": str(line.spent_total),
         "owed": str(line.owed_total),
-        "months": [MonthBody(month=month, amount=str(amount)) for month, amount in months],
+        "months": [
+            MonthBody(month=month, amount=str(amount)) for month, amount in zip(months, line.spent, strict=True)
+        ],
         "ages": [AgeBody(age=age, amount=str(amount)) for age, amount in zip(Age, line.owed, strict=True)],
     }
 
@@ -184,7 +187,7 @@ def _bars(labels: Sequence[str], amounts: Sequence[Money]) -> list[Bar]:
     ]
 
 
-def _document(found: Dashboard, now: datetime) -> Response:
+async def _document(found: Dashboard, now: datetime) -> Response:
     columns = [
         Column(found.party.capitalize(), 6),
         Column(""),
@@ -196,7 +199,8 @@ def _document(found: Dashboard, now: datetime) -> Response:
         for name, line in (*((_name(line), line) for line in each.lines), ("Sum", each.sum))
     ]
     title, note = _said(found)
-    content = table_document(title, note, columns, rows, made_at=now)
+    # Hundreds of lines take longer to set than others should wait for.
+    content = await asyncio.to_thread(table_document, title, note, columns, rows, made_at=now)
     return saved(content, file_name=f"{found.party}s.pdf", media_type=pdf_table.MEDIA_TYPE)
 
 

@@ -1,14 +1,15 @@
 """How expenses are added up by whom they go to; what is owed of them is as old as a bill would be."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from contracts.errors import DomainError, Kind
-from contracts.money import Money, total
-from services.finance.bills.rules import Age, age_of
+from contracts.money import Money
+from services.finance.bills.rules import Age
 from services.finance.periods.rules import month_of
 
 MONTHS_MAX: Final = 36
@@ -43,44 +44,36 @@ class Months:
         return found
 
 
-@dataclass(frozen=True)
-class Spent:
+class Spent(NamedTuple):
     """What went to one party in one month in one currency; the party is None where none is named."""
 
     party_id: UUID | None
     month: date
-    amount: Money
+    currency: str
+    amount_minor: int
 
 
-@dataclass(frozen=True)
-class Owed:
-    """What is still to be paid to one party, and since when."""
+class Owed(NamedTuple):
+    """What is still to be paid to one party, and how old that is."""
 
     party_id: UUID | None
-    due_on: date
-    amount: Money
+    age: Age
+    currency: str
+    amount_minor: int
 
 
 @dataclass(frozen=True)
 class Line:
-    """One party, or the sum of several. `spent` has an amount for each month and `owed` one for each age, in order."""
+    """One party, or the sum of several. `spent` has an amount for each month and `owed` one for each age, in order;
+    the totals are their sums.
+    """
 
     spent: Sequence[Money]
     owed: Sequence[Money]
+    spent_total: Money
+    owed_total: Money
     party_id: UUID | None = None
     is_rest: bool = False
-
-    @property
-    def currency(self) -> str:
-        return self.owed[0].currency
-
-    @property
-    def spent_total(self) -> Money:
-        return total(self.spent, self.currency)
-
-    @property
-    def owed_total(self) -> Money:
-        return total(self.owed, self.currency)
 
 
 @dataclass(frozen=True)
@@ -92,10 +85,12 @@ class OfCurrency:
     lines: Sequence[Line]
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Columns:
-    spent: dict[date, Money] = field(default_factory=dict)
-    owed: dict[Age, Money] = field(default_factory=dict)
+    """A line in minor units: thousands are added up to show some fifty."""
+
+    spent: list[int]
+    owed: list[int]
 
 
 def month_after(day: date) -> date:
@@ -117,43 +112,47 @@ def months(first: date | None, before: date | None, today: date) -> Months:
     return Months(begin, end)
 
 
-def by_currency(spent: Iterable[Spent], owed: Iterable[Owed], period: Months, today: date) -> list[OfCurrency]:
+def by_currency(spent: Iterable[Spent], owed: Iterable[Owed], period: Months) -> list[OfCurrency]:
     """What was found, as tables: a currency each, and in it a line for each party, those with the most first.
 
     Behind the first `LINES_MAX` of them the rest is one line. Every sum is the sum of its lines.
     """
-    found: dict[str, dict[UUID | None, _Columns]] = {}
-    for each in spent:
-        columns = found.setdefault(each.amount.currency, {}).setdefault(each.party_id, _Columns())
-        columns.spent[each.month] = columns.spent.get(each.month, Money(0, each.amount.currency)) + each.amount
-    for item in owed:
-        columns = found.setdefault(item.amount.currency, {}).setdefault(item.party_id, _Columns())
-        age = age_of(item.due_on, today)
-        columns.owed[age] = columns.owed.get(age, Money(0, item.amount.currency)) + item.amount
-    return [_of_currency(currency, parties, period) for currency, parties in sorted(found.items())]
+    months = {month: place for place, month in enumerate(period.each())}
+    ages = {age: place for place, age in enumerate(Age)}
+
+    def nothing() -> _Columns:
+        return _Columns([0] * len(months), [0] * len(ages))
+
+    found: dict[str, dict[UUID | None, _Columns]] = defaultdict(lambda: defaultdict(nothing))
+    for party_id, month, currency, amount_minor in spent:
+        found[currency][party_id].spent[months[month]] += amount_minor
+    for party_id, age, currency, amount_minor in owed:
+        found[currency][party_id].owed[ages[age]] += amount_minor
+    return [_of_currency(currency, parties) for currency, parties in sorted(found.items())]
 
 
-def _of_currency(currency: str, parties: dict[UUID | None, _Columns], period: Months) -> OfCurrency:
-    nothing = Money(0, currency)
-    lines = [
-        Line(
-            spent=[columns.spent.get(month, nothing) for month in period.each()],
-            owed=[columns.owed.get(age, nothing) for age in Age],
-            party_id=party_id,
-        )
-        for party_id, columns in parties.items()
-    ]
-    lines.sort(key=lambda line: (-line.spent_total.amount_minor, -line.owed_total.amount_minor, str(line.party_id)))
-    shown, rest = lines[:LINES_MAX], lines[LINES_MAX:]
-    if rest:
-        shown.append(_sum(rest, currency, is_rest=True))
-    return OfCurrency(currency, _sum(shown, currency), shown)
+def _of_currency(currency: str, parties: Mapping[UUID | None, _Columns]) -> OfCurrency:
+    ranked = sorted(parties.items(), key=lambda item: (-sum(item[1].spent), -sum(item[1].owed), str(item[0])))
+    shown = [_line(columns, currency, party_id=party_id) for party_id, columns in ranked[:LINES_MAX]]
+    if rest := [columns for _, columns in ranked[LINES_MAX:]]:
+        shown.append(_line(_together(rest), currency, is_rest=True))
+    return OfCurrency(currency, _line(_together(parties.values()), currency), shown)
 
 
-def _sum(lines: Sequence[Line], currency: str, *, is_rest: bool = False) -> Line:
+def _together(several: Collection[_Columns]) -> _Columns:
+    return _Columns(
+        spent=[sum(column) for column in zip(*(each.spent for each in several), strict=True)],
+        owed=[sum(column) for column in zip(*(each.owed for each in several), strict=True)],
+    )
+
+
+def _line(columns: _Columns, currency: str, *, party_id: UUID | None = None, is_rest: bool = False) -> Line:
     return Line(
-        spent=[total(column, currency) for column in zip(*(line.spent for line in lines), strict=True)],
-        owed=[total(column, currency) for column in zip(*(line.owed for line in lines), strict=True)],
+        spent=[Money(minor, currency) for minor in columns.spent],
+        owed=[Money(minor, currency) for minor in columns.owed],
+        spent_total=Money(sum(columns.spent), currency),
+        owed_total=Money(sum(columns.owed), currency),
+        party_id=party_id,
         is_rest=is_rest,
     )
 

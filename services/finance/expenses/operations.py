@@ -1,10 +1,12 @@
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import date, datetime
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ARRAY, ColumnElement, Date, Numeric, Text, and_, column, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from access.scopes import ScopeFilter, ScopeValue
@@ -28,10 +30,8 @@ from services.finance.expenses.tables import Expense
 from services.finance.periods.rules import month_of
 from services.finance.periods.tables import hold_open
 from services.finance.projections.events import known_event
-from services.finance.rates.rules import check_target, converted
+from services.finance.rates.rules import check_target, steps
 from services.finance.rates.tables import read_rates
-
-_LINES_PAGE_ROWS: Final = 1000
 
 LISTING: Final = Listing(
     Expense,
@@ -231,12 +231,12 @@ async def hold_table(work: AsyncSession, access: AccessContext, first_rows: Firs
         (first_rows.by_event, lambda event: known_event(work, access.company_id, event), None),
         (first_rows.by_month, lambda month: hold_open(work, access.company_id, month), "incurred_on"),
     )
-    for first_of, hold, column in held:
+    for first_of, hold, pointed_at in held:
         for each, number in sorted(first_of.items()):
             try:
                 await hold(each)
             except DomainError as error:
-                faults.append(row_fault(number, error, column=column))
+                faults.append(row_fault(number, error, column=pointed_at))
             if len(faults) == FAULTS_MAX:
                 raise RowsRefusedError(faults)
     if faults:
@@ -273,14 +273,42 @@ async def totals(
     for state, count, minor in await work.execute(same.group_by(Expense.state)):
         sums.add(ExpenseState(state), count, Money(int(minor), currency))
     others = (*within, Expense.currency != currency)
-    rates = await read_rates(work, company_id, select(Expense.incurred_on).where(*others))
-    # Expenses that say the same are converted once. What is left may be many: it comes page by page.
-    line = (Expense.state, Expense.incurred_on, Expense.currency, Expense.amount_minor)
-    lines = select(*line, func.count()).where(*others).group_by(*line).execution_options(yield_per=_LINES_PAGE_ROWS)
-    async for state, day, of_currency, minor, count in await work.stream(lines):
-        each = converted(Money(minor, of_currency), day, currency, rates.get(day))
-        sums.add(ExpenseState(state), count, Money(count * each.amount_minor, currency))
+    days = select(Expense.incurred_on, Expense.currency).where(*others).distinct()
+    pairs = sorted((day, of) for day, of in await work.execute(days))
+    rates = await read_rates(work, company_id, {day for day, _ in pairs})
+    # A row of a day and currency that comes between these statements is one that comes after the total.
+    found = [(day, of, *steps(of, day, currency, rates.get(day))) for day, of in pairs]
+    table = _conversions(found)
+    whole = _half_up(_half_up(Expense.amount_minor, table.c.first, table.c.first_by), table.c.second, table.c.second_by)
+    lines = (
+        select(Expense.state, func.count(), func.sum(whole))
+        .join(table, and_(table.c.day == Expense.incurred_on, table.c.currency == Expense.currency))
+        .where(*others)
+        .group_by(Expense.state)
+    )
+    for state, count, minor in await work.execute(lines):
+        sums.add(ExpenseState(state), count, Money(int(minor), currency))
     return sums
+
+
+def _conversions(found: Sequence[tuple[date, str, Fraction, Fraction]]) -> Any:
+    """A table of what amounts of a day and currency are converted by, sent with the statement."""
+    numbers = [
+        (first.numerator, first.denominator, second.numerator, second.denominator) for *_, first, second in found
+    ]
+    columns = (
+        literal([day for day, *_ in found], ARRAY(Date)),
+        literal([currency for _, currency, *_ in found], ARRAY(Text)),
+        *(literal([Decimal(each[place]) for each in numbers], ARRAY(Numeric)) for place in range(4)),
+    )
+    names = (column("day", Date), column("currency", Text))
+    factors = (column(name, Numeric) for name in ("first", "first_by", "second", "second_by"))
+    return func.unnest(*columns).table_valued(*names, *factors).render_derived(name="conversions")
+
+
+def _half_up(minor: Any, factor: Any, divisor: Any) -> Any:
+    """`contracts.money.half_up` of a product above nothing, in whole numbers as there."""
+    return func.div(2 * minor * factor + divisor, 2 * divisor)
 
 
 def details_of(expense: Expense) -> ExpenseDetails:

@@ -81,6 +81,9 @@ MOVES: Final = StateMachine(
 )
 #: What is void was not spent; every other state is summed up unless somebody asks for some of them.
 SUMMED_STATES: Final = tuple(state for state in _STATE if state is not _STATE.VOID)
+#: What was agreed to is owed, and stays spent when it is paid.
+OWED_STATES: Final = (_STATE.APPROVED, _STATE.SCHEDULED)
+SPENT_STATES: Final = (*OWED_STATES, _STATE.PAID)
 _EDITABLE_STATES: Final = frozenset({_STATE.DRAFT, _STATE.REJECTED})
 
 

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
+from fractions import Fraction
 from typing import Final
 
 from contracts.errors import DomainError, Kind
-from contracts.exchange import ExchangeRate, RateInvalidError, convert_through_base
+from contracts.exchange import THROUGH_BASE_DIGITS, ExchangeRate, RateInvalidError, convert_through_base
 from contracts.money import MINOR_UNIT_DIGITS, CurrencyUnknownError, Money
 
 
@@ -116,3 +117,23 @@ def converted(amount: Money, day: date, target: str, rates: Rates | None) -> Mon
     if target == rates.base:
         return rates.rate(amount.currency).convert(amount)
     return convert_through_base(amount, rates.rate(amount.currency), rates.rate(target))
+
+
+def steps(currency: str, day: date, target: str, rates: Rates | None) -> tuple[Fraction, Fraction]:
+    """What `converted` does, as two numbers: minor units of the target are those of the currency, times the first,
+    half up, times the second, half up. For where thousands are converted at once. Raises NoRateError.
+    """
+    if rates is None:
+        raise NoRateError(f"There are no rates of {day}.", day=str(day), currency=currency)
+    digits, target_digits = MINOR_UNIT_DIGITS[currency], MINOR_UNIT_DIGITS[target]
+    if currency == rates.base:
+        return Fraction(rates.rate(target).value) * _ten_to(target_digits - digits), Fraction(1)
+    to_base = 1 / Fraction(rates.rate(currency).value)
+    if target == rates.base:
+        return to_base * _ten_to(target_digits - digits), Fraction(1)
+    from_base = Fraction(rates.rate(target).value)
+    return to_base * _ten_to(THROUGH_BASE_DIGITS - digits), from_base * _ten_to(target_digits - THROUGH_BASE_DIGITS)
+
+
+def _ten_to(power: int) -> Fraction:
+    return Fraction(10) ** power

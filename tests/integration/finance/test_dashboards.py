@@ -1,4 +1,7 @@
+import asyncio
+from collections import Counter
 from datetime import date, timedelta
+from random import Random
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -8,6 +11,9 @@ import pytest
 from contracts.identifiers import new_id
 from contracts.money import Money, total
 from infra.clock import utc_now
+from infra.postgres.database import Database
+from services.finance.bills.rules import age_of
+from services.finance.dashboards.operations import fold
 from tests.harness.modules import Person, RunningModule
 from tests.integration.finance.test_expenses import ONE, OTHER
 
@@ -173,3 +179,100 @@ async def test_who_may_see_expenses_and_no_dashboards_sees_none(finance: Running
         for form in ("", "/picture", "/document"):
             refused = await person.call("GET", f"/dashboards/{party}{form}")
             assert (refused.status_code, refused.json()["code"]) == (403, "permission_missing")
+
+
+async def test_what_is_owed_is_as_old_as_a_bill_would_be(finance: RunningModule) -> None:
+    person = await finance.person()
+    days = (-5, 0, 1, 30, 31, 60, 61, 90, 91)
+    rows = [{"state": "scheduled", "scheduled_for": TODAY - timedelta(days=each), "amount_minor": 1} for each in days]
+    await put(finance, person, *rows)
+    (dollar,) = (await shown(person, "vendors"))["currencies"]
+    expected = Counter(age_of(TODAY - timedelta(days=each), TODAY).value for each in days)
+    assert in_ages(dollar["sum"]) == {age: str(Money(count, "USD")) for age, count in expected.items()}
+
+
+#: What is done to an expense, in SQL: triggers have to be right about whatever anybody writes.
+CHANGES = (
+    "set amount_minor = amount_minor + 7",
+    "set vendor_id = null, description = 'Nobody named'",
+    f"set vendor_id = '{SOUND}', agency_id = '{STAGE}'",
+    f"set incurred_on = '{LAST_MONTH}'",
+    "set currency = 'JPY'",
+    "set state = 'void', void_reason = 'no', paid_on = null",
+    "set state = 'submitted', void_reason = null, paid_on = null",
+    f"set state = 'approved', void_reason = null, paid_on = null, decided_by = '{new_id()}', decided_at = created_at",
+    "set description = 'Written anew'",
+)
+
+
+async def _write(finance: RunningModule, person: Person, random: Random) -> None:
+    """One after the other, each committed: rows, changes of one or of several, and some that are taken back."""
+    for _ in range(12):
+        await put(
+            finance,
+            person,
+            *(
+                {
+                    "business_unit_id": ONE,
+                    "vendor_id": random.choice((STAGE, SOUND, None)),
+                    "agency_id": random.choice((STAGE, SOUND, None)),
+                    "currency": random.choice(("USD", "JPY")),
+                    "incurred_on": random.choice((THIS_MONTH, LAST_MONTH)),
+                    "state": random.choice(("submitted", "approved", "paid")),
+                    "amount_minor": random.randrange(1, 10_000),
+                }
+                for _ in range(random.randrange(4))
+            ),
+        )
+        connection = await asyncpg.connect(finance.database_url)
+        try:
+            transaction = connection.transaction()
+            await transaction.start()
+            await connection.execute("select set_config('app.company_id', $1, true)", str(person.company_id))
+            some = await connection.fetch(
+                "select id from expenses order by id offset $1 limit 3 for update", random.randrange(12)
+            )
+            for change in random.choices(CHANGES, k=3):
+                await connection.execute(f"update expenses {change} where id = any($1)", [row["id"] for row in some])
+            await (transaction.rollback if random.randrange(4) == 0 else transaction.commit)()
+        finally:
+            await connection.close()
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_sums_are_those_of_the_expenses_whatever_was_written_by_many_at_once_and_folded_meanwhile(
+    finance: RunningModule, seed: int
+) -> None:
+    admin = await finance.person()
+    # The same expenses, added up one by one: every one of them is of this unit.
+    scoped = await finance.person(admin.company_id, scopes={"business_unit": (ONE,), "event": "*"})
+    database = Database(finance.database_url, application_name="test")
+
+    async def fold_some() -> None:
+        for _ in range(10):
+            await fold(database)
+
+    try:
+        writers = (_write(finance, admin, Random(f"{seed} {number}")) for number in range(3))  # noqa: S311 - a sample
+        await asyncio.gather(*writers, fold_some(), fold_some())
+        for _ in range(2):
+            for party in ("vendors", "agencies"):
+                seen = await shown(admin, party)
+                assert seen
+                assert seen == await shown(scoped, party)
+            await fold(database)
+    finally:
+        await database.close()
+    connection = await asyncpg.connect(finance.database_url)
+    try:
+        async with connection.transaction():
+            await connection.execute("select set_config('app.company_id', $1, true)", str(admin.company_id))
+            kept = await connection.fetchrow(
+                "select count(*) as rows, count(distinct (party, party_id, month, currency)) as sums,"
+                " bool_and(is_folded) as are_folded from spent_sums"
+            )
+    finally:
+        await connection.close()
+    assert kept is not None
+    assert kept["rows"] == kept["sums"] > 0
+    assert kept["are_folded"]

@@ -1,11 +1,17 @@
 import asyncio
 from collections import Counter
+from datetime import date
+from decimal import Decimal
+from random import Random
 from typing import Any
 
 import pytest
 
 from contracts.identifiers import new_id
+from contracts.money import Money, total
+from services.finance.rates.rules import Rates, converted
 from tests.harness.modules import Person, RunningModule
+from tests.integration.finance.test_dashboards import put as put_rows
 from tests.integration.finance.test_expenses import add, approver, moved
 
 ONE, OTHER = str(new_id()), str(new_id())
@@ -180,3 +186,21 @@ async def test_a_rate_may_have_as_many_figures_as_markets_give_it(finance: Runni
     person = await finance.person()
     answer = await put(person, rates={"IDR": "17025.57"})
     assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize("target", ["EUR", "USD", "JPY", "BHD"])
+async def test_what_postgresql_adds_up_is_what_the_rules_convert_each_to(finance: RunningModule, target: str) -> None:
+    """Amounts whose halves are rounded both before and behind the base of the rates."""
+    person = await finance.person()
+    day, values = date(2026, 5, 20), {"USD": "0.5", "JPY": "160.5", "BHD": "0.3125"}
+    await put(person, day=str(day), rates=values)
+    rates = Rates(
+        day=day, base="EUR", source="a bank", values={quote: Decimal(value) for quote, value in values.items()}
+    )
+    random = Random(3)  # noqa: S311 - a sample
+    amounts = [Money(random.randrange(1, 100_000), random.choice(("EUR", "USD", "JPY", "BHD"))) for _ in range(200)]
+    rows = [{"amount_minor": each.amount_minor, "currency": each.currency, "incurred_on": day} for each in amounts]
+    await put_rows(finance, person, *rows)
+    answer = (await totals(person, f"currency={target}")).json()
+    expected = total((converted(each, day, target, rates) for each in amounts), target)
+    assert (answer["expenses"], answer["amount"]) == (len(amounts), str(expected))

@@ -76,3 +76,9 @@ def test_ids_of_a_filter_as_uuids() -> None:
     assert query.uuids("business_unit") == (unit,)
     assert query.uuids("event") == "*"
     assert query.uuids("venue") == ()
+
+
+def test_what_shows_everything_is_bounded_by_no_type() -> None:
+    assert filter_of({"business_unit": "*", "event": "*"}, TYPES[:2]).is_unbounded
+    assert not filter_of({"business_unit": "*", "event": ("one",)}, TYPES[:2]).is_unbounded
+    assert not filter_of({"business_unit": "*"}, TYPES[:2]).is_unbounded

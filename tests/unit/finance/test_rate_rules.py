@@ -3,10 +3,10 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from contracts.money import Money
+from contracts.money import Money, half_up
 from services.finance.expenses.rules import ExpenseState, Totals
 from services.finance.rates.rules import (
     BaseUnknownError,
@@ -18,6 +18,7 @@ from services.finance.rates.rules import (
     check_rates,
     check_target,
     converted,
+    steps,
 )
 
 TODAY = date(2026, 5, 21)
@@ -111,3 +112,22 @@ def test_totals_re_add_to_their_lines_in_whatever_order_these_come(
     for state, total in sums.by_state:
         own = [amount.amount_minor for of_state, amount in each_converted if of_state is state]
         assert (total.expenses, total.amount.amount_minor) == (len(own), sum(own))
+
+
+@given(
+    st.integers(1, 10**6),
+    st.sampled_from(["EUR", "USD", "JPY", "BHD"]),
+    st.sampled_from(["EUR", "USD", "JPY", "BHD"]),
+    st.lists(st.integers(1, 999_999), min_size=3, max_size=3),
+)
+def test_the_two_steps_are_the_conversion(minor: int, source: str, target: str, values: list[int]) -> None:
+    assume(source != target)
+    day = date(2026, 5, 21)
+    rates = Rates(
+        day=day,
+        base="EUR",
+        source="a bank",
+        values={quote: Decimal(value).scaleb(-4) for quote, value in zip(("USD", "JPY", "BHD"), values, strict=True)},
+    )
+    first, second = steps(source, day, target, rates)
+    assert half_up(half_up(minor * first) * second) == converted(Money(minor, source), day, target, rates).amount_minor
