@@ -16,6 +16,7 @@ from infra.kafka.connection import KafkaConnection
 from services.access_resolver.app import service as access_resolver
 from services.finance.app import service as finance
 from tests.harness.access import ROOT_KEY
+from tests.harness.modules import file_settings
 from tests.harness.runtime import Runtime
 from tests.harness.services import running_service
 from tests.harness.waiting import wait_until
@@ -28,6 +29,7 @@ async def test_a_service_acknowledges_while_it_runs_and_signs_off_when_it_stops(
     settings = {
         "root_public_key": base64.urlsafe_b64encode(ROOT_KEY.public_key().public_bytes_raw()).decode(),
         "access_folder": tmp_path / "access",
+        **file_settings(service, tmp_path),
     }
     words: list[RecordsApplied] = []
     async with running_service(runtime, service, settings) as running:
