@@ -93,8 +93,11 @@ class _Checked:
 
     @property
     def next_offset(self) -> int:
-        """Where a client begins: with the last record that was judged, by which the log is known again."""
-        return self.fetched if self.last is None else self.last.offset
+        """Where a client begins: with the last record that was judged, by which the log is known again.
+
+        A leader that has judged none yet begins with the one before, which the leader before it had checked.
+        """
+        return max(0, self.fetched - 1) if self.last is None else self.last.offset
 
     def advance(self) -> None:
         """All before the first suspect is checked."""
@@ -339,6 +342,10 @@ class Tail:
         """
         checked = self._partitions[partition]
         if not checked.is_unsettled:
+            if checked.last is None and records[0].offset < checked.judged:
+                # Judged by the leader before; from now on a client that is made anew has to find it as it is.
+                checked.last = records[0]
+                return records[1:]
             return records
         checked.is_unsettled = False
         first, last = records[0], checked.last
@@ -356,7 +363,7 @@ class Tail:
         lost = list(error.args[0]) if error.args and isinstance(error.args[0], dict) else list(assigned)
         for wire, (begin, end) in (await reader.bounds(lost)).items():
             checked = self._partitions[assigned[wire]]
-            checked.fetched = checked.judged = begin if checked.fetched < begin else end
+            checked.fetched = checked.judged = begin if checked.fetched <= begin else end
             checked.last, checked.is_unsettled = None, False
             checked.advance()
             reader.seek(wire, checked.fetched)

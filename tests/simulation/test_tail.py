@@ -22,8 +22,9 @@ NOW: Final = datetime(2026, 5, 21, 9, 0, tzinfo=UTC)
 READ_SECONDS: Final = 5.0
 
 
+@pytest.mark.parametrize("checked_before", [0, 1], ids=["read", "of the leader before"])
 @pytest.mark.parametrize("replaced", [True, False])
-def test_a_log_is_known_again_by_the_record_that_was_read_last(*, replaced: bool) -> None:
+def test_a_log_is_known_again_by_the_record_that_was_read_last(*, replaced: bool, checked_before: int) -> None:
     random = Random(1)
     with closing(SimulatedLoop(random)) as loop:
         broker = SimulatedBroker(loop, random)
@@ -33,7 +34,7 @@ def test_a_log_is_known_again_by_the_record_that_was_read_last(*, replaced: bool
             {PERMISSIONS.name: SimulatedSource(PERMISSIONS)},
             SimulatedDatabase(loop, random, clock=lambda: NOW, name="database"),  # type: ignore[arg-type]
             [
-                Progress(PERMISSIONS.name, partition, broker.topic_id(PERMISSIONS.name), 0, 0)
+                Progress(PERMISSIONS.name, partition, broker.topic_id(PERMISSIONS.name), checked_before, checked_before)
                 for partition in range(PERMISSIONS.partitions)
             ],
             ends={},
