@@ -20,6 +20,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 from infra.kafka.connection import KafkaConnection
 from infra.kafka.producer import give_up, new_producer
 from infra.kafka.starting import start_whole
+from infra.tasks import wait_regardless
 
 _LOOK_TIMEOUT_SECONDS: Final = 3.0
 _STOP_SECONDS: Final = 3.0
@@ -100,14 +101,7 @@ async def stop_reader(reader: RecordReader) -> None:
     way leaves connections open. One that does not end within 3 s is left alone.
     """
     stopping = asyncio.ensure_future(reader.stop())
-    loop = asyncio.get_running_loop()
-    until = loop.time() + _STOP_SECONDS
-    cancellation: asyncio.CancelledError | None = None
-    while not stopping.done() and loop.time() < until:
-        try:
-            await asyncio.wait({stopping}, timeout=until - loop.time())
-        except asyncio.CancelledError as cancelled:
-            cancellation = cancelled
+    cancellation = await wait_regardless(stopping, timeout_seconds=_STOP_SECONDS)
     if not stopping.done():
         stopping.cancel()
         _log.error("a Kafka client could not be stopped", seconds=_STOP_SECONDS)

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, Final
 
+from infra.tasks import wait_regardless
+
 _WHOLE_TIMEOUT_SECONDS: Final = 3.0
 
 
@@ -16,8 +18,9 @@ async def start_whole(start: Coroutine[Any, Any, Any]) -> None:
     try:
         await asyncio.shield(starting)
     except asyncio.CancelledError:
-        done, _ = await asyncio.wait([starting], timeout=_WHOLE_TIMEOUT_SECONDS)
-        if done and not starting.cancelled():
+        # Asked to end once more (end_tasks does each second), it would leave behind a client that nobody stops.
+        await wait_regardless(starting, timeout_seconds=_WHOLE_TIMEOUT_SECONDS)
+        if starting.done() and not starting.cancelled():
             starting.exception()  # The cancellation is what counts; that start failed too is no news.
         starting.cancel()
         raise
