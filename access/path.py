@@ -230,8 +230,9 @@ class AccessPath:
     def signing_key(self, kid: str) -> Ed25519PublicKey | None:
         """The public key of a key id, or None where there is none to believe now.
 
-        Raises StateUnknownError where it may be one that has not arrived: while the cache is incomplete or Auth's state
-        is older than the hard bound of writes.
+        Raises StateUnknownError where that cannot be said: while the cache is incomplete, and where Auth's state is
+        older than the hard bound of writes. Then a key that is not there may not have arrived, and one that was revoked
+        may be believed again, by a database that was restored.
         """
         if not kid.isascii() or not 0 < len(kid) <= _KID_LENGTH_MAX:
             return None
@@ -239,17 +240,17 @@ class AccessPath:
         if not head.complete:
             raise StateUnknownError(_INCOMPLETE)
         doubt = self._doubt(head, (SIGNING_KEYS, kid, raw, _AUTH))
-        if raw is None or doubt is not None:
-            freshness = judge(head.owners[_AUTH:], self._clocks, self._bounds, reading=False, names=OWNERS[_AUTH:])
-            doubt = doubt or freshness.doubt
-            if doubt is not None:
-                raise StateUnknownError(doubt, age_seconds=_seconds(freshness.age))
-            return None
-        record = signing_key_of(raw)
-        if record.status is None:
-            raise StateUnknownError("the newest state of the key that signed your token could not be read")
-        now = self._auth_now(head)
-        return _public_key(record.public_key) if record.verifies(now) else None
+        if raw is not None and doubt is None:
+            record = signing_key_of(raw)
+            if record.status is None:
+                raise StateUnknownError("the newest state of the key that signed your token could not be read")
+            if record.verifies(self._auth_now(head)):
+                return _public_key(record.public_key)
+        freshness = judge(head.owners[_AUTH:], self._clocks, self._bounds, reading=False, names=OWNERS[_AUTH:])
+        doubt = doubt or freshness.doubt
+        if doubt is not None:
+            raise StateUnknownError(doubt, age_seconds=_seconds(freshness.age))
+        return None
 
     def session_is_live(self, user_id: UUID, session_id: UUID, generation: int) -> bool:
         """Whether a token's session has not been ended. Raises StateUnknownError where that cannot be said."""

@@ -334,6 +334,13 @@ async def test_a_token_verified_before_is_void_at_once(
     assert isinstance(await caller.refused(SignedIn()), refusal)
 
 
+async def test_a_revoked_key_is_refused_only_while_keys_are_fresh(caller: Caller) -> None:
+    caller.local.hold(signing_key("k1", KEY, status=SigningKeyStatus.REVOKED))
+    assert isinstance(await caller.refused(SignedIn()), TokenInvalidError)
+    caller.local.clock.advance(seconds=46)
+    assert isinstance(await caller.refused(SignedIn()), StateUnknownError)
+
+
 async def test_a_retired_key_verifies_until_its_end(caller: Caller) -> None:
     local = caller.local
     ends = local.clock() + timedelta(seconds=30)
