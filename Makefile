@@ -49,7 +49,7 @@ lock: install
 	build/lock/venv/bin/python -m pip install --quiet uv==0.13.8
 	test ! -f requirements.lock || grep -v '^# download size' requirements.lock > build/lock/requirements.lock
 	build/lock/venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-	    --no-emit-index-url --no-annotate --extra dev -o build/lock/requirements.lock pyproject.toml
+	    --no-emit-index-url --no-annotate --extra local --extra dev -o build/lock/requirements.lock pyproject.toml
 	build/lock/venv/bin/python -m pip download --quiet --require-hashes --only-binary :all: \
 	    -r build/lock/requirements.lock -d build/lock/wheels
 	{ echo "# download size: $$(du --summarize --block-size=1MB build/lock/wheels | cut -f1) MB" && \
@@ -57,3 +57,5 @@ lock: install
 	build/lock/venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	    --no-emit-index-url --no-annotate --group bench --constraint requirements.lock \
 	    -o benchmarks/requirements.lock
+	build/lock/venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	    --no-emit-index-url --no-annotate --constraint requirements.lock -o infra/deploy/requirements.lock pyproject.toml

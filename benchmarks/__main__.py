@@ -19,7 +19,7 @@ import uvloop
 from benchmarks import bulk, chain, decision, finance, idle, parts, rebuild, relay, revocation
 from benchmarks.bed import Bed
 from benchmarks.figures import GOALS, Figure
-from cli.installation import home
+from cli.here import home
 from infra.embedded.jars import KAFKA_VERSION
 from infra.telemetry.logging import configure_logging
 

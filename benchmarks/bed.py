@@ -13,7 +13,7 @@ from benchmarks.fleet import Fleet, fleet
 from benchmarks.instance import Instance
 from benchmarks.record_log import RecordLog, record_log
 from cli import progress
-from cli.demo.system import System, own_home, running_system
+from cli.demo.system import Processes, own_home, running_processes
 from infra.embedded.state import StateFolder
 from tests.harness.runtime import Runtime, embedded_runtime
 
@@ -27,7 +27,7 @@ class Bed:
         self._running = AsyncExitStack()
         self._runtime: Runtime | None = None
         self._log: RecordLog | None = None
-        self._system: System | None = None
+        self._system: Processes | None = None
         self._fleet: Fleet | None = None
 
     async def __aenter__(self) -> Self:
@@ -65,7 +65,7 @@ class Bed:
                 await instance.start()
         return instance
 
-    async def system(self) -> System:
+    async def system(self) -> Processes:
         """An installation as `kisum up --processes` starts it."""
         if self._system is None:
             await self._clear()
@@ -86,11 +86,11 @@ class Bed:
 
 
 @asynccontextmanager
-async def _system_of_this_run() -> AsyncIterator[System]:
+async def _system_of_this_run() -> AsyncIterator[Processes]:
     """An installation with nothing in it that an earlier run has left."""
     folder = own_home("bench")
     _remove(folder)
-    async with running_system(folder, {}) as system:
+    async with running_processes(folder, {}) as system:
         yield system
     _remove(folder)
 

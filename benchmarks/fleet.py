@@ -13,7 +13,7 @@ from typing import Final
 from benchmarks.programs import program
 from chassis.settings import AccessSettings
 from cli import progress
-from cli.demo.system import System
+from cli.demo.system import Processes
 from cli.demo.waiting import wait_until
 from cli.installation import Installation
 from cli.registry import load
@@ -29,19 +29,19 @@ _READY_SECONDS: Final = 120.0
 class Fleet:
     """`addresses` are those of every instance of the module; `processes` of all thirteen, by name."""
 
-    system: System
+    system: Processes
     addresses: tuple[str, ...]
     processes: dict[str, int]
 
 
-def instances_of(system: System) -> list[str]:
+def instances_of(system: Processes) -> list[str]:
     """The services of an installation that follow the log."""
     names = [part.name for part in system.record.parts]
     return [name for name, service in load(names).items() if issubclass(service.settings, AccessSettings)]
 
 
 @asynccontextmanager
-async def fleet(system: System) -> AsyncIterator[Fleet]:
+async def fleet(system: Processes) -> AsyncIterator[Fleet]:
     """Start what is missing to thirteen."""
     present = instances_of(system)
     module, installation = load([_MODULE])[_MODULE], Installation(system.state)

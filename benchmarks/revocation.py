@@ -28,7 +28,7 @@ from benchmarks.programs import program, told
 from cli import progress
 from cli.demo.steps import PASSED, PERMISSION, grant_to_allow, purchase_to_access, refused_with_reason, sign_up
 from cli.demo.story import Story
-from cli.demo.system import System
+from cli.demo.system import Processes
 from contracts.envelope import decode
 from contracts.events.access import RecordsApplied
 from contracts.events.auth import GrantChanged
@@ -54,14 +54,15 @@ _MEMBERSHIPS: Final = next(topic.name for topic in TOPICS if GrantChanged in top
 
 async def measure(bed: Bed) -> list[Figure]:
     """First on the installation as it is, then with all thirteen."""
-    async with revoking(await bed.system()) as story:
-        figures = await _in_one(story)
+    system = await bed.system()
+    async with revoking(system) as story:
+        figures = await _in_one(story, system)
         figures += await _in_thirteen(story, await bed.fleet())
     return figures
 
 
 @asynccontextmanager
-async def revoking(system: System) -> AsyncIterator[Story]:
+async def revoking(system: Processes) -> AsyncIterator[Story]:
     """A company with a colleague whose one permission can be given and taken away."""
     async with httpx.AsyncClient(trust_env=False, timeout=_REQUEST_TIMEOUT_SECONDS) as http:
         story = Story(system, http, bound_seconds=0)
@@ -85,9 +86,9 @@ async def revoke_once(story: Story) -> tuple[float, float]:
     return refused.ended / 1e6 - committed_at.timestamp() * 1000, poller.interval_ms
 
 
-async def _in_one(story: Story) -> list[Figure]:
+async def _in_one(story: Story, system: Processes) -> list[Figure]:
     revoked, sent, intervals = [], [], []
-    async with _bare(story.system, readers=1) as bare:
+    async with _bare(system, readers=1) as bare:
         for number in range(_WARMING + _REVOCATIONS):
             ms, interval_ms = await revoke_once(story)
             bare_ms = await bare.ms()
@@ -107,7 +108,7 @@ async def _in_one(story: Story) -> list[Figure]:
 async def _in_thirteen(story: Story, fleet: Fleet) -> list[Figure]:
     committed: dict[int, datetime] = {}
     sent = []
-    async with _Acknowledged(story.system) as acknowledged, _bare(story.system, readers=INSTANCES) as bare:
+    async with _Acknowledged(fleet.system) as acknowledged, _bare(fleet.system, readers=INSTANCES) as bare:
         for number in range(_WARMING + _REVOCATIONS):
             await story.grant({PERMISSION: None})
             await story.expenses_until(story.colleague, httpx.codes.OK)
@@ -157,7 +158,7 @@ async def _assert_refused(story: Story, fleet: Fleet) -> None:
                 raise AssertionError(f"{address}: {answer.status_code} {answer.text}")
 
 
-def admin_of(system: System) -> KafkaConnection:
+def admin_of(system: Processes) -> KafkaConnection:
     """Who may do everything on an installation's Kafka."""
     broker = EmbeddedKafka(system.state)
     return KafkaConnection(
@@ -168,7 +169,7 @@ def admin_of(system: System) -> KafkaConnection:
 class _Acknowledged:
     """What the instances tell that they have applied, from now on."""
 
-    def __init__(self, system: System) -> None:
+    def __init__(self, system: Processes) -> None:
         kafka = admin_of(system)
         self._consumer = AIOKafkaConsumer(**kafka.aiokafka(), group_id=None, enable_auto_commit=False)
         self._partition = TopicPartition(wire_name(kafka.topic_prefix, ACKNOWLEDGEMENTS.name), 0)
@@ -218,7 +219,7 @@ class _Bare:
 
 
 @asynccontextmanager
-async def _bare(system: System, *, readers: int) -> AsyncIterator[_Bare]:
+async def _bare(system: Processes, *, readers: int) -> AsyncIterator[_Bare]:
     kafka = admin_of(system)
     admin, topic = AdminClient(kafka.confluent()), f"benchmark-{uuid4().hex}"
     for made in admin.create_topics([NewTopic(topic, num_partitions=1, replication_factor=1)]).values():

@@ -15,6 +15,7 @@ from infra.kafka.connection import KafkaConnection
 WORKERS_MAX: Final = 64
 
 Settings = TypeVar("Settings", bound="ServiceSettings")
+_AnySettings = TypeVar("_AnySettings", bound=BaseSettings)
 
 
 class SettingsError(Exception):
@@ -104,7 +105,7 @@ class FileSettings(ServiceSettings):
         )
 
 
-def read_settings(settings: type[Settings], **given: Any) -> Settings:
+def read_settings(settings: type[_AnySettings], **given: Any) -> _AnySettings:
     """Build settings from the environment; raises SettingsError naming each variable that is missing or wrong."""
     try:
         return settings(**given)

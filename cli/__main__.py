@@ -22,6 +22,7 @@ _COMMANDS: Final[Mapping[str, str]] = {
     "admins": "cli.admins",
     "topics": "cli.topics",
     "restore": "cli.restore",
+    "deploy": "cli.deploy",
 }
 
 

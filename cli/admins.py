@@ -2,13 +2,12 @@ import asyncio
 
 import click
 
-from cli.installation import Installation, home
+from cli.here import installation_here, settings_of
 from cli.registry import load
 from cli.running import running
 from contracts.errors import DomainError
 from infra.clock import utc_now
 from infra.embedded.errors import CannotStart
-from infra.embedded.state import StateFolder
 from infra.postgres.database import Database
 from services.auth.memberships.operations import PlatformAdmin, add_platform_admin
 
@@ -23,7 +22,8 @@ def admins() -> None:
 def add(email: str) -> None:
     """Make the person who signed up as EMAIL a platform admin.
 
-    It needs no sign-in: whoever may read the state folder holds every secret of this installation already.
+    It needs no sign-in: whoever may read the state folder, or the environment of Auth's container, holds every secret
+    of it already.
     """
     try:
         admin = asyncio.run(_add(email))
@@ -36,11 +36,12 @@ def add(email: str) -> None:
 
 
 async def _add(email: str) -> PlatformAdmin:
-    load(["auth"])  # All of its tables: they refer to one another.
-    state = StateFolder.open(home())
-    running(state)
-    installation = Installation(state)
-    database = Database(installation.database_url("auth"), application_name="kisum admins", connections_max=1)
+    auth = load(["auth"])["auth"]  # All of its tables: they refer to one another.
+    here = installation_here()
+    if here is not None:
+        running(here.state)
+    url = settings_of(auth).database_url.get_secret_value()
+    database = Database(url, application_name="kisum admins", connections_max=1)
     try:
         async with database.unit_of_work() as work:
             return await add_platform_admin(work, email=email, now=utc_now())

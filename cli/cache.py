@@ -1,7 +1,6 @@
 """`kisum cache`: looks at the access cache of a service from outside, in its folder and never over HTTP."""
 
 import asyncio
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,17 +16,14 @@ from access.path import readiness
 from access.records import subject_of
 from access.verification import CacheBehindError, verify
 from chassis.service import Service
-from chassis.settings import AccessSettings, Settings, SettingsError, read_settings
-from cli.installation import Installation, home
+from chassis.settings import AccessSettings
+from cli.here import settings_of
 from cli.registry import load, service_names
 from infra.embedded.errors import CannotStart
-from infra.embedded.state import StateFolder
 from infra.kafka.clients import KafkaClients
 from infra.telemetry.logging import configure_terminal
 
 _DIFFERENCES_SHOWN_MAX: Final = 50
-#: Settings tell where a service is served, which a cache has nothing to do with; but an address they must be.
-_ANYWHERE: Final = "http://127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -62,25 +58,6 @@ def cache_of(name: str) -> Iterator[ServiceCache]:
         yield ServiceCache(service, settings, cache, holder)
     finally:
         cache.close()
-
-
-def settings_of(service: Service[Settings]) -> Settings:
-    """Of the installation on this machine; where there is none, as in a container, of the environment.
-
-    Raises CannotStart where neither has them.
-    """
-    prefix = service.settings.model_config["env_prefix"]
-    given = {name: value for name, value in os.environ.items() if name.startswith(prefix)}
-    if home().exists():
-        given = Installation(StateFolder.open(home(), minimum_free_bytes=0)).environment(service, _ANYWHERE)
-    try:
-        return read_settings(
-            service.settings, **{name.removeprefix(prefix).lower(): value for name, value in given.items()}
-        )
-    except SettingsError:
-        raise CannotStart(
-            f"there is no installation in {home()}, and the environment does not hold the settings of {service.name}"
-        ) from None
 
 
 service_argument = click.argument("service", type=click.Choice(service_names()))

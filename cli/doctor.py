@@ -2,7 +2,7 @@ import sys
 
 import click
 
-from cli.installation import home
+from cli.here import home
 from infra.embedded.checks import checks
 
 

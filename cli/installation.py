@@ -1,19 +1,14 @@
 """One installation on this machine: its state folder, its PostgreSQL and Kafka, and what its services are given."""
 
 import asyncio
-import base64
 import os
 import signal
-from pathlib import Path
-from typing import Any, Final
-
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from pydantic import SecretStr
+from typing import Any
 
 from chassis.migrations import migrate
 from chassis.service import Service
-from chassis.settings import AccessSettings, FileSettings, ServiceSettings
 from cli import progress
+from cli.environment import Places, environment_of
 from cli.registry import load, service_names
 from cli.running import Part
 from contracts.topics import TOPICS
@@ -27,24 +22,6 @@ from infra.embedded.state import StateFolder, is_free
 from infra.kafka.bootstrap import bootstrap
 from infra.kafka.connection import KafkaConnection
 from infra.postgres.provision import ServiceDatabase, provision
-
-_TOKEN_AUDIENCE: Final = "kisum"  # noqa: S105  the audience of tokens is no secret
-
-
-def home() -> Path:
-    """$KISUM_HOME, or `.kisum` in this checkout."""
-    given = os.environ.get("KISUM_HOME")
-    return Path(given).expanduser().absolute() if given else Path(__file__).parents[1] / ".kisum"
-
-
-def _own_secrets(service: Service[Any]) -> list[str]:
-    """The secrets only this service has: each is made on first use and kept, as every secret of an installation."""
-    fields = service.settings.model_fields
-    return [
-        name
-        for name, field in fields.items()
-        if field.annotation is SecretStr and name not in ServiceSettings.model_fields
-    ]
 
 
 class Installation:
@@ -70,33 +47,16 @@ class Installation:
 
         What the caller's own environment says of the service stands: an operator may set what is not said here.
         """
-        name = service.name
-        settings = {
-            "DATABASE_URL": self.database_url(name),
-            "KAFKA_BOOTSTRAP_SERVERS": self.kafka.bootstrap_servers,
-            "KAFKA_USERNAME": name,
-            "KAFKA_PASSWORD": self.state.secret(f"kafka-{name}"),
-            "TOKEN_ISSUER": f"kisum-{self.state.identity}",
-            "TOKEN_AUDIENCE": _TOKEN_AUDIENCE,
-        }
-        if issubclass(service.settings, AccessSettings):
-            settings["ROOT_PUBLIC_KEY"] = self._root_public_key()
-            settings["ACCESS_FOLDER"] = str(self.state.folder("access") / name)
-        if issubclass(service.settings, FileSettings):
-            settings["FILES_URL"] = (self.state.folder("files") / name).as_uri()
-        settings |= {
-            field.upper(): self.state.secret(f"{name}-{field}".replace("_", "-")) for field in _own_secrets(service)
-        }
-        if "public_url" in service.settings.model_fields:
-            settings["PUBLIC_URL"] = address
+        places = Places(
+            database_url=self.database_url(service.name),
+            kafka_bootstrap_servers=self.kafka.bootstrap_servers,
+            access_folder=self.state.folder("access") / service.name,
+            files_folder=self.state.folder("files") / service.name,
+            public_url=address,
+        )
+        derived = environment_of(service, places, token_issuer=f"kisum-{self.state.identity}", secret=self.state.secret)
         prefix = service.settings.model_config["env_prefix"]
-        derived = {f"{prefix}{key}": value for key, value in settings.items()}
         return derived | {name: value for name, value in os.environ.items() if name.startswith(prefix)}
-
-    def _root_public_key(self) -> str:
-        seed = base64.urlsafe_b64decode(self.state.secret("auth-root-private-key") + "=")
-        public = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
-        return base64.urlsafe_b64encode(public).rstrip(b"=").decode()
 
     async def parts(self, *, processes: bool, port: int | None) -> tuple[Part, ...]:
         """The processes services run in, and where. Raises CannotStart where an address is taken by somebody else."""

@@ -17,7 +17,8 @@ from typing import Final, TextIO
 import click
 
 from cli import progress
-from cli.installation import Installation, home
+from cli.here import home
+from cli.installation import Installation
 from cli.registry import load
 from cli.restore import held_back
 from cli.running import NOT_READY_STATUS, Part, RunRecord, is_living, problems_of

@@ -9,7 +9,8 @@ from access.folder import holder_of
 from chassis.projections import Projection, Replayed
 from chassis.service import Service
 from chassis.settings import ServiceSettings
-from cli.cache import cache_of, service_argument, settings_of
+from cli.cache import cache_of, service_argument
+from cli.here import settings_of
 from cli.registry import load
 from infra.embedded.errors import CannotStart
 from infra.kafka.clients import KafkaClients

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -16,7 +16,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 
 from cli import progress
-from cli.installation import Installation, home
+from cli.here import home, installation_here
 from cli.registry import load
 from contracts.topics import TOPICS
 from infra.embedded.errors import CannotStart
@@ -24,6 +24,9 @@ from infra.embedded.state import StateFolder
 from infra.outbox.restores import Restore, ask_for_restore, restore_of
 from infra.outbox.tables import publisher, restores
 from infra.postgres.database import Database, DatabaseUnavailableError
+
+if TYPE_CHECKING:
+    from cli.installation import Installation
 
 _POLL_SECONDS: Final = 0.5
 #: Where an address does not say.
@@ -60,7 +63,7 @@ def status(service: str | None) -> None:
     sys.exit(1 if any(problems) else 0)
 
 
-async def held_back(installation: Installation, services: Iterable[str]) -> dict[str, str]:
+async def held_back(installation: "Installation", services: Iterable[str]) -> dict[str, str]:
     """Which of these services publish nothing, or not all yet, because their database was restored, and what to do.
 
     Of one whose database is away nothing is said.
@@ -100,9 +103,9 @@ class _Place:
 
 def _place_of(service: str) -> _Place:
     """Of the installation on this machine; where there is none, as in a container, of the environment."""
-    if home().exists():
-        state = StateFolder.open(home(), minimum_free_bytes=0)
-        return _Place(service, Installation(state).database_url(service), state)
+    here = installation_here()
+    if here is not None:
+        return _Place(service, here.database_url(service), here.state)
     url = os.environ.get(_variable(service))
     if url is None:
         raise CannotStart(f"there is no installation in {home()}, and {_variable(service)} is not set")

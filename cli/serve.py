@@ -78,7 +78,7 @@ def one_application(apps: dict[str, tuple[Service[Any], FastAPI]]) -> Starlette:
 
 
 @click.command()
-@click.argument("service", type=click.Choice([*service_names(), ALL]))
+@click.argument("service", type=click.Choice([*service_names(), ALL]), envvar="SERVICE")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", type=click.IntRange(1, 65535), required=True, help="The port to listen on.")
 @click.option(

@@ -4,6 +4,7 @@ import signal
 import sys
 import time
 import traceback
+from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -13,14 +14,16 @@ import httpx
 import uvloop
 
 from cli import progress
+from cli.demo.containers import running_containers
 from cli.demo.poller import UnexpectedAnswerError
 from cli.demo.steps import STEPS
 from cli.demo.story import Story
-from cli.demo.system import own_home, running_system
+from cli.demo.system import System, own_home, running_processes
 from cli.demo.waiting import StepFailedError
 
 #: Instead of 45 s for writes and 300 s for reading: long enough to start Auth again, short enough to be watched.
 _BOUND_SECONDS: Final = 10.0
+_BOUNDS: Final = ("KISUM_FINANCE_ACCESS_HARD_BOUND_SECONDS", "KISUM_FINANCE_ACCESS_HARD_READING_BOUND_SECONDS")
 _REQUEST_TIMEOUT_SECONDS: Final = 30.0
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -37,13 +40,15 @@ class Step:
 
 @click.command()
 @click.option("--json", "report", type=click.Path(dir_okay=False, path_type=Path), help="Write the outcome to FILE.")
-def demo(report: Path | None) -> None:
+@click.option("--containers", is_flag=True, help="Tell it on docker-compose.yml, against the gateway.")
+@click.option("--cluster", is_flag=True, help="With --containers: three brokers, two of each service.")
+def demo(*, report: Path | None, containers: bool, cluster: bool) -> None:
     """Tell the story from purchase to revocation and outage, on an installation of its own that it starts and stops."""
     begun = time.monotonic()
     steps: list[Step] = []
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_demo(steps))
+            runner.run(_demo(steps, _started(containers=containers, cluster=cluster)))
     except asyncio.CancelledError:
         progress.line("Interrupted; what was started is stopped.")
     finally:
@@ -55,14 +60,20 @@ def demo(report: Path | None) -> None:
     sys.exit(0 if ok else 1)
 
 
-async def _demo(steps: list[Step]) -> None:
+def _started(*, containers: bool, cluster: bool) -> AbstractAsyncContextManager[System]:
+    settings = dict.fromkeys(_BOUNDS, f"{_BOUND_SECONDS:g}")
+    if containers:
+        return running_containers(own_home("demo-containers"), settings, cluster=cluster)
+    return running_processes(own_home("demo"), settings)
+
+
+async def _demo(steps: list[Step], started: AbstractAsyncContextManager[System]) -> None:
     _stop_in_order_when_told()
-    bounds = ("KISUM_FINANCE_ACCESS_HARD_BOUND_SECONDS", "KISUM_FINANCE_ACCESS_HARD_READING_BOUND_SECONDS")
     progress.line(f"In this run Finance answers 503 once its access state is older than {_BOUND_SECONDS:g} s:")
-    for name in bounds:
+    for name in _BOUNDS:
         progress.line(f"  {name}={_BOUND_SECONDS:g}")
     async with (
-        running_system(own_home("demo"), dict.fromkeys(bounds, f"{_BOUND_SECONDS:g}")) as system,
+        started as system,
         # A proxy in the environment is for other hosts.
         httpx.AsyncClient(trust_env=False, timeout=_REQUEST_TIMEOUT_SECONDS) as http,
     ):

@@ -1,8 +1,10 @@
 """Whether a module's cache is what the rows of its owners say."""
 
+import json
+import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -21,26 +23,18 @@ Digests = Mapping[tuple[str, str], str]
 
 @dataclass(frozen=True)
 class Proof:
-    """Digests of the rows, of the cache, and of a copy of the cache in which one bit was flipped."""
+    """What became of a comparison of rows with a cache, and with a copy of the cache in which one bit was flipped.
 
-    rows: Digests
-    cache: Digests
-    flipped: Digests
+    :ivar subjects: how many the rows tell of.
+    :ivar digest: one digest of all the rows say.
+    :ivar differing: kind and key of what the cache and the rows do not agree on.
+    :ivar differing_when_flipped: the same for the copy with the flipped bit.
+    """
 
-    @property
-    def digest(self) -> str:
-        """One digest of all the rows say."""
-        return combined(self.rows)
-
-    @property
-    def differing(self) -> list[tuple[str, str]]:
-        """Kind and key of what the cache and the rows do not agree on."""
-        return _differing(self.rows, self.cache)
-
-    @property
-    def differing_when_flipped(self) -> list[tuple[str, str]]:
-        """The same for the copy with the flipped bit."""
-        return _differing(self.rows, self.flipped)
+    subjects: int
+    digest: str
+    differing: list[tuple[str, str]]
+    differing_when_flipped: list[tuple[str, str]]
 
 
 def prove(folder: Path, rows: Mapping[tuple[str, str], Document], *, module: str, member: tuple[UUID, UUID]) -> Proof:
@@ -55,7 +49,17 @@ def prove(folder: Path, rows: Mapping[tuple[str, str], Document], *, module: str
         found, record = _read(Path(copy), membership_key(*member))
         _flip_permission(Path(copy) / _CACHE_FILE, record, module)
         flipped, _ = _read(Path(copy), membership_key(*member))
-    return Proof({subject: digest_of(document) for subject, document in rows.items()}, found, flipped)
+    told = {subject: digest_of(document) for subject, document in rows.items()}
+    return Proof(len(told), combined(told), _differing(told, found), _differing(told, flipped))
+
+
+def main() -> None:
+    """`prove` where the cache is, as in a container: asked on standard input, answered on standard output."""
+    asked = json.load(sys.stdin)
+    company_id, user_id = map(UUID, asked["member"])
+    rows = {(kind, key): document for kind, key, document in asked["rows"]}
+    proof = prove(Path(asked["folder"]), rows, module=asked["module"], member=(company_id, user_id))
+    json.dump(asdict(proof), sys.stdout)
 
 
 def _read(copy: Path, key: bytes) -> tuple[Digests, bytes]:
@@ -83,3 +87,7 @@ def _flip_permission(file: Path, record: bytes, module: str) -> None:
 
 def _differing(left: Digests, right: Digests) -> list[tuple[str, str]]:
     return sorted(subject for subject in left.keys() | right.keys() if left.get(subject) != right.get(subject))
+
+
+if __name__ == "__main__":
+    main()

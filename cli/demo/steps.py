@@ -1,6 +1,5 @@
 """The story step by step: over HTTP, with the few looks at processes and databases its measurements need."""
 
-import shutil
 import statistics
 import time
 from collections.abc import Awaitable, Callable
@@ -12,9 +11,9 @@ from uuid import UUID
 import httpx
 
 from cli.demo.poller import Answer
-from cli.demo.proof import prove
 from cli.demo.rows import documents_of_auth, documents_of_core
 from cli.demo.story import MODULE, Story
+from cli.demo.system import committed_at
 from cli.demo.waiting import StepFailedError, wait_until
 from contracts.permissions import PERMISSIONS
 from contracts.problems import FixAction, Reason
@@ -107,7 +106,7 @@ async def expires_without_event(story: Story) -> Told:
     late = _instant(refused.ended) - end
     if not timedelta() <= late <= _EXPIRY_TOLERANCE:
         raise StepFailedError(f"the first refusal came {late.total_seconds():.3f} s after the end of the grant")
-    story.system.resume()
+    await story.system.resume()
     await story.ready("auth")
     return Told(
         f"A grant of {_SHORT_GRANT.total_seconds():g} s, Auth killed meanwhile: its end → first 403, with no event.",
@@ -123,7 +122,7 @@ async def addon_lapse_to_deny(story: Story) -> Told:
         order = {"when": "now", "subscription_id": addon["id"]}
         await story.done("POST", "checkout", "/subscription/cancel", order, person=story.founder)
         refused = await poller.first(httpx.codes.FORBIDDEN, before=PASSED, timeout_seconds=_REACTION_TIMEOUT_SECONDS)
-    canceled_at = await story.system.committed_at("checkout", "subscriptions", id=UUID(addon["id"]))
+    canceled_at = await committed_at(story.system, "checkout", "subscriptions", id=UUID(addon["id"]))
     read = (await story.expenses_until(story.founder, httpx.codes.FORBIDDEN, Reason.MODULE_NOT_ENTITLED)).json()
     await story.buy({"addons": [_ADDON_PACKAGE]})
     await story.expenses_until(story.founder, httpx.codes.OK)
@@ -166,8 +165,8 @@ async def stale_503(story: Story) -> Told:
 
 
 async def recovers(story: Story) -> Told:
-    """The supervisor starts what died, and all is as before."""
-    story.system.resume()
+    """What died is started again, and all is as before."""
+    await story.system.resume()
     await story.expenses_until(story.founder, httpx.codes.OK)
     await story.expenses_until(story.colleague, httpx.codes.FORBIDDEN, Reason.PERMISSION_MISSING)
     return Told("Auth and Core are started again: Ada 200, Ben 403.")
@@ -176,24 +175,22 @@ async def recovers(story: Story) -> Told:
 async def rebuild_equal(story: Story) -> Told:
     """Finance loses its cache and fills it from the log; it is what the rows say."""
     await story.ready("auth", "entitlements")
-    await story.system.kill(MODULE)
-    folder = story.system.access_folder(MODULE)
-    shutil.rmtree(folder)
+    await story.system.lose_cache(MODULE)
     begun = time.perf_counter()
-    story.system.resume()
+    await story.system.resume()
     await story.ready(MODULE)
     ready_ms = (time.perf_counter() - begun) * 1000
     async with story.system.database("auth") as auth, story.system.database("entitlements") as core:
         rows = await documents_of_auth(auth, {MODULE}) | await documents_of_core(core)
     if story.company_id is None:
         raise AssertionError("the story has begun with a company")
-    proof = prove(folder, rows, module=MODULE, member=(story.company_id, story.founder.id))
+    proof = await story.system.prove(rows, module=MODULE, member=(story.company_id, story.founder.id))
     if proof.differing:
         raise StepFailedError(f"rows and cache differ in {len(proof.differing)} subjects: {proof.differing[:3]}")
     if len(proof.differing_when_flipped) != 1:
         raise StepFailedError(f"one flipped bit shows as {proof.differing_when_flipped}")
     return Told(
-        f"Cache deleted, filled from the log: {len(proof.rows)} subjects, digest {proof.digest[:16]} as of the rows of "
+        f"Cache deleted, filled from the log: {proof.subjects} subjects, digest {proof.digest[:16]} as of the rows of "
         "Auth and Core; one bit flipped in a copy, and it is another.",
         ready_ms,
     )

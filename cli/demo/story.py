@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import httpx
 
 from cli.demo.poller import Poller
-from cli.demo.system import System
+from cli.demo.system import System, committed_at
 from cli.demo.waiting import StepFailedError, wait_until
 
 #: The module the story is about.
@@ -123,8 +123,8 @@ class Story:
 
     async def granted_at(self) -> datetime:
         """When PostgreSQL committed the newest state of the colleague's membership."""
-        return await self.system.committed_at(
-            "auth", "memberships", company_id=self.company_id, user_id=self.colleague.id
+        return await committed_at(
+            self.system, "auth", "memberships", company_id=self.company_id, user_id=self.colleague.id
         )
 
     async def ready(self, *services: str) -> None:

@@ -1,23 +1,27 @@
-"""The demo's own installation: started, looked at, hurt and stopped from outside, as an operator would."""
+"""What the story is told on: started, looked at, hurt and stopped from outside, as an operator would."""
 
 import asyncio
 import os
+import shutil
 import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
+from uuid import UUID
 
 import asyncpg
 import psutil
 
+from access.digest import Document
 from cli import progress
+from cli.demo.proof import Proof, prove
 from cli.demo.waiting import wait_until
-from cli.installation import home
+from cli.here import home
 from cli.running import NOT_READY_STATUS, Part, RunRecord, problem_of
 from infra.embedded.child import running_pid
 from infra.embedded.errors import CannotStart
@@ -31,45 +35,65 @@ class _NotReadyError(CannotStart):
     """What was started runs, and is ours to stop."""
 
 
+class System(Protocol):
+    """An installation whose services are processes, or containers, of their own."""
+
+    def url(self, service: str, path: str) -> str:
+        """Where a route of a service is."""
+
+    def database(self, service: str) -> AbstractAsyncContextManager[asyncpg.Connection]:
+        """A service's database, read as the administrator of the server."""
+
+    async def kill(self, *services: str) -> None:
+        """End services by SIGKILL. They stay dead until `resume`."""
+
+    async def lose_cache(self, service: str) -> None:
+        """End a service as `kill` does, and delete its access cache."""
+
+    async def resume(self) -> None:
+        """Have started again what died."""
+
+    async def problem_of(self, service: str) -> str | None:
+        """Why a service is not ready, or None when it is."""
+
+    async def prove(self, rows: Mapping[tuple[str, str], Document], *, module: str, member: tuple[UUID, UUID]) -> Proof:
+        """Compare the cache of a module with what the rows of its owners say."""
+
+
+async def committed_at(system: System, service: str, table: str, **key: Any) -> datetime:
+    """When PostgreSQL committed the newest state of a row."""
+    where = " and ".join(f"{name} = ${number}" for number, name in enumerate(key, 1))
+    async with system.database(service) as connection:
+        found = await connection.fetchval(
+            f"select pg_xact_commit_timestamp(xmin) from {table} where {where}",  # noqa: S608  names of ours
+            *key.values(),
+        )
+    if found is None:
+        raise LookupError(f"{table} of {service} has no row {key}")
+    return cast("datetime", found)
+
+
 @dataclass(frozen=True)
-class System:
-    """A run with one process per service."""
+class Processes:
+    """A run of `kisum up` with one process per service."""
 
     state: StateFolder
     record: RunRecord
 
     def url(self, service: str, path: str) -> str:
-        """Where a route of a service is."""
         part = self._part(service)
         return f"{part.address}{part.route_groups[service]}{path}"
 
-    def access_folder(self, service: str) -> Path:
-        """Where a service keeps its access cache."""
-        return self.state.path / "access" / service
-
     @asynccontextmanager
     async def database(self, service: str) -> AsyncIterator[asyncpg.Connection]:
-        """A service's database, read as the administrator of the server."""
         connection = await asyncpg.connect(EmbeddedPostgres(self.state).dsn(service))
         try:
             yield connection
         finally:
             await connection.close()
 
-    async def committed_at(self, service: str, table: str, **key: Any) -> datetime:
-        """When PostgreSQL committed the newest state of a row."""
-        where = " and ".join(f"{name} = ${number}" for number, name in enumerate(key, 1))
-        async with self.database(service) as connection:
-            found = await connection.fetchval(
-                f"select pg_xact_commit_timestamp(xmin) from {table} where {where}",  # noqa: S608  names of ours
-                *key.values(),
-            )
-        if found is None:
-            raise LookupError(f"{table} of {service} has no row {key}")
-        return cast("datetime", found)
-
     async def kill(self, *services: str) -> None:
-        """End services by SIGKILL. They stay dead, for the supervisor is stopped first: it would start them again."""
+        # The supervisor is stopped first: it would start them again.
         psutil.Process(self.record.pid).suspend()
         for service in services:
             pid = running_pid(self.state.pid_path(f"service-{service}"))
@@ -80,14 +104,23 @@ class System:
             lambda: self._are_gone(services), lambda are_gone: are_gone, describe=f"{', '.join(services)} have ended"
         )
 
-    def resume(self) -> None:
-        """Let the supervisor go on: it starts again what died."""
+    async def lose_cache(self, service: str) -> None:
+        await self.kill(service)
+        shutil.rmtree(self.access_folder(service))
+
+    async def resume(self) -> None:
         psutil.Process(self.record.pid).resume()
 
     async def problem_of(self, service: str) -> str | None:
-        """Why a service is not ready, or None when it is."""
         part = self._part(service)
         return await problem_of(part.address, part.route_groups[service])
+
+    async def prove(self, rows: Mapping[tuple[str, str], Document], *, module: str, member: tuple[UUID, UUID]) -> Proof:
+        return prove(self.access_folder(module), rows, module=module, member=member)
+
+    def access_folder(self, service: str) -> Path:
+        """Where a service keeps its access cache."""
+        return self.state.path / "access" / service
 
     async def _are_gone(self, services: tuple[str, ...]) -> bool:
         return all(is_free(self._part(service).port) for service in services)
@@ -102,7 +135,7 @@ def own_home(name: str) -> Path:
 
 
 @asynccontextmanager
-async def running_system(folder: Path, settings: Mapping[str, str]) -> AsyncIterator[System]:
+async def running_processes(folder: Path, settings: Mapping[str, str]) -> AsyncIterator[Processes]:
     """An installation of its own with one process per service, stopped at the end; its folder is kept.
 
     `settings` are environment variables of services. Raises CannotStart.
@@ -127,7 +160,7 @@ async def running_system(folder: Path, settings: Mapping[str, str]) -> AsyncIter
         record = RunRecord.read(state)
         if record is None:
             raise CannotStart(f"the start in {folder} did not last: see {state.log_path('up')}")
-        yield System(state, record)
+        yield Processes(state, record)
     finally:
         if not is_refused:
             await asyncio.shield(_stop(StateFolder.open(folder, minimum_free_bytes=0), environment))

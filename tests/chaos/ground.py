@@ -19,7 +19,7 @@ from cli.demo.rows import documents_of_auth, documents_of_core
 from cli.demo.steps import purchase_to_access, sign_up
 from cli.demo.story import MODULE, Story
 from cli.demo.story import Person as Buyer
-from cli.demo.system import System, running_system
+from cli.demo.system import Processes, running_processes
 from cli.registry import load as load_services
 from contracts.events.auth import MembershipStatus
 from contracts.identifiers import new_id
@@ -45,7 +45,7 @@ _WRITING_SECONDS: Final = 120.0
 class Ground:
     """A run of one scenario."""
 
-    system: System
+    system: Processes
     kisum: Kisum
     http: httpx.AsyncClient
     oracle: Oracle[str, Standing, Question]
@@ -127,7 +127,7 @@ async def ground(
     given = {**dict.fromkeys(bounds, f"{BOUND_SECONDS:g}"), **(settings or {})}
     random = Random(seed)  # noqa: S311  choices of a test, no secret
     async with (
-        running_system(folder, given) as system,
+        running_processes(folder, given) as system,
         # A proxy in the environment is for other hosts.
         httpx.AsyncClient(trust_env=False, timeout=_REQUEST_TIMEOUT_SECONDS) as http,
     ):
@@ -150,7 +150,7 @@ async def ground(
         yield found
 
 
-async def _buy(system: System, http: httpx.AsyncClient, people: People) -> None:
+async def _buy(system: Processes, http: httpx.AsyncClient, people: People) -> None:
     """A trial and the add-on, as in the demo."""
     story = Story(system, http, bound_seconds=BOUND_SECONDS)
     story.founder = Buyer(people.founder.id, "the founder", people.founder.token)
@@ -158,7 +158,7 @@ async def _buy(system: System, http: httpx.AsyncClient, people: People) -> None:
     await purchase_to_access(story)
 
 
-async def _put_down_expenses(system: System, http: httpx.AsyncClient, people: People) -> dict[str, str]:
+async def _put_down_expenses(system: Processes, http: httpx.AsyncClient, people: People) -> dict[str, str]:
     """An expense in each of some business units; its id by the unit."""
     headers = {"Authorization": f"Bearer {people.founder.token}", "Kisum-Company-Id": str(people.company_id)}
     found = {}

@@ -82,7 +82,7 @@ async def _put_back_under_load(here: Ground, outcome: Outcome, backup: Path) -> 
     stopped_at = time.monotonic()
     await people.pause()
     await asyncio.to_thread(_put_back, here.system.state, backup)
-    here.system.resume()
+    await here.system.resume()
     await people.adopt(stopping_at)
     people.resume()
     outcome.tell(f"restored    Auth answers again {time.monotonic() - stopped_at:.1f} s after PostgreSQL was stopped")
