@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import click
+from dotenv import dotenv_values
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -29,6 +30,7 @@ _ROOT: Final = Path(__file__).parents[1]
 _SERVER: Final = "postgres:5432"
 _SUPERUSER: Final = "kisum"
 _KAFKA_ADMIN: Final = "admin"
+_GATEWAY_PORT: Final = 8080
 _BROKERS: Final = ("kafka-1", "kafka-2", "kafka-3")
 _ACCESS_FOLDER: Final = Path("/var/lib/kisum/access")
 _FILES_FOLDER: Final = Path("/var/lib/kisum/files")
@@ -73,13 +75,16 @@ def deploy() -> None:
     help="The file docker compose reads.  [default: .env]",
 )
 @click.option("--cluster", is_flag=True, help="Three brokers, each state three times, and two of each service.")
-@click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True, help="The gateway's port.")
+@click.option("--port", type=click.IntRange(1, 65535), help="The gateway's port.  [default: 8080]")
 @click.option("--public-url", help="Where callers reach the gateway.  [default: http://127.0.0.1:PORT]")
-def init(*, folder: Path, settings: Path, cluster: bool, port: int, public_url: str | None) -> None:
+def init(*, folder: Path, settings: Path, cluster: bool, port: int | None, public_url: str | None) -> None:
     """Make the secrets and settings that docker-compose.yml reads; what there is already is kept.
 
     Each service gets a file of its own with its own secrets and no others, of mode 0600.
     """
+    if settings.exists():
+        cluster, port = _as_chosen(settings, cluster=cluster, port=port)
+    port = port or _GATEWAY_PORT
     state = StateFolder.open(folder)
     brokers = _BROKERS if cluster else _BROKERS[:1]
     for name, variables in _environments(state, brokers, public_url or f"http://127.0.0.1:{port}").items():
@@ -100,6 +105,15 @@ def init(*, folder: Path, settings: Path, cluster: bool, port: int, public_url: 
         write_private(settings, "".join(f"{name}={value}\n" for name, value in choices.items()))
         click.echo(f"{settings} says what is started; {state.path} holds the secrets.")
     click.echo("Next: `docker compose up --wait`")
+
+
+def _as_chosen(settings: Path, *, cluster: bool, port: int | None) -> tuple[bool, int]:
+    """What the file of an earlier run says. Raises CannotStart where something else is asked for now."""
+    chosen = dotenv_values(settings)
+    is_cluster, chosen_port = chosen.get("COMPOSE_PROFILES") == "cluster", int(chosen["KISUM_GATEWAY_PORT"] or 0)
+    if (cluster and not is_cluster) or port not in {None, chosen_port}:
+        raise CannotStart(f"{settings} says otherwise: change it there, or remove it and run `kisum deploy init` again")
+    return is_cluster, chosen_port
 
 
 @deploy.command(name="bootstrap")

@@ -23,7 +23,14 @@ settings.load_profile("kisum")
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def runtime(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Runtime]:
-    async with embedded_runtime(tmp_path_factory.mktemp("servers") / "kisum") as servers:
+    if os.environ.get("KISUM_TEST_RUNTIME") == "containers":
+        # Imported only here: a machine without Docker needs nothing of it.
+        from tests.harness.containers import container_runtime
+
+        started = container_runtime()
+    else:
+        started = embedded_runtime(tmp_path_factory.mktemp("servers") / "kisum")
+    async with started as servers:
         yield servers
 
 
