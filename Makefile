@@ -1,5 +1,5 @@
 # Two commands: `make up` and `make test`. Both build .venv first, from requirements.lock.
-.PHONY: up down test check demo bench simulate properties chaos lock install
+.PHONY: up down test check demo compose-demo bench simulate properties chaos lock install
 BIN := .venv/bin
 
 up:
@@ -59,3 +59,7 @@ lock: install
 	    -o benchmarks/requirements.lock
 	build/lock/venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	    --no-emit-index-url --no-annotate --constraint requirements.lock -o infra/deploy/requirements.lock pyproject.toml
+
+# The demo's story on docker-compose.yml, against the gateway: from nothing to healthy, and down again.
+compose-demo: install
+	./kisum demo --containers $(if $(CLUSTER),--cluster)

@@ -207,6 +207,7 @@ def _environments(state: StateFolder, brokers: tuple[str, ...], public_url: str)
             access_folder=_ACCESS_FOLDER,
             files_folder=_FILES_FOLDER,
             public_url=public_url,
+            own_url=f"http://{name}:8000",
         )
         environments[name] = {
             "SERVICE": name,

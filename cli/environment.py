@@ -24,6 +24,8 @@ class Places:
     access_folder: Path
     files_folder: Path
     public_url: str
+    #: Where its own container reaches it, if not there.
+    own_url: str | None = None
 
 
 def environment_of(
@@ -47,6 +49,8 @@ def environment_of(
     settings |= {field.upper(): secret(f"{name}-{field}".replace("_", "-")) for field in _own_secrets(service)}
     if "public_url" in service.settings.model_fields:
         settings["PUBLIC_URL"] = places.public_url
+    if "webhook_url" in service.settings.model_fields and places.own_url is not None:
+        settings["WEBHOOK_URL"] = places.own_url
     prefix = service.settings.model_config["env_prefix"]
     return {f"{prefix}{key}": value for key, value in settings.items()}
 

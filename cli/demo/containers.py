@@ -62,6 +62,10 @@ class Containers:
         await self.compose("up", "--detach", "--no-deps", "--no-build", *sorted(self._ended))
         self._ended.clear()
 
+    async def healthy(self, name: str) -> None:
+        """Wait until what is there of a container is healthy. Raises CannotStart."""
+        await self.compose("up", "--detach", "--no-deps", "--no-build", "--no-recreate", "--wait", name)
+
     async def problem_of(self, service: str) -> str | None:
         return await problem_of(self._gateway, _route_group(service))
 

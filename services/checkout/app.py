@@ -25,15 +25,18 @@ _WEBHOOK_TIMEOUT_SECONDS: Final = 10.0
 
 
 def _compose(settings: CheckoutSettings, database: Database, clock: Clock) -> Mapping[type, Any]:
-    routes = f"{str(settings.public_url).rstrip('/')}{MANIFEST.route_group}"
+    public, own = (
+        f"{str(url).rstrip('/')}{MANIFEST.route_group}"
+        for url in (settings.public_url, settings.webhook_url or settings.public_url)
+    )
     return {
         CheckoutSettings: settings,
-        PaymentProvider: OfflineProvider(f"{routes}/provider"),
+        PaymentProvider: OfflineProvider(f"{public}/provider"),
         Courier: Courier(
             database,
             # A proxy in the environment is for other hosts: this one may not be reached through it.
             httpx.AsyncClient(timeout=_WEBHOOK_TIMEOUT_SECONDS, trust_env=False),
-            address=f"{routes}/webhooks/offline",
+            address=f"{own}/webhooks/offline",
             secret=settings.webhook_secret.get_secret_value(),
             clock=clock,
         ),

@@ -13,13 +13,15 @@ class CheckoutSettings(AccessSettings):
     """Checkout's settings.
 
     `webhook_secret` is shared with the payment provider: who knows it can report payments. `public_url` is where buyers
-    and the provider reach this installation, without a path.
+    and the provider reach this installation, without a path; `webhook_url` is where the provider does, if elsewhere, as
+    the offline one that runs in the same container.
     """
 
     model_config = SettingsConfigDict(env_prefix="KISUM_CHECKOUT_")
 
     webhook_secret: SecretStr
     public_url: AnyHttpUrl
+    webhook_url: AnyHttpUrl | None = None
     #: ISO 4217; sessions are priced in it.
     currency: Currency = "USD"
     #: Stripe's 23 h: an open session then is worth nothing any more.

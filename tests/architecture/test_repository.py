@@ -77,9 +77,9 @@ def test_the_lock_pins_every_package_with_hashes() -> None:
 
 
 def test_the_commands_of_the_readme_are_targets_of_the_makefile() -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     pages = (ROOT / "README.md").read_text() + (ROOT / "CONTRIBUTING.md").read_text()
-    named = set(re.findall(r"(?:`|^    )make ([a-z]+)", pages, re.MULTILINE))
+    named = set(re.findall(r"(?:`|^    )make ([a-z-]+)", pages, re.MULTILINE))
     assert {"up", "test"} <= named <= targets
     assert (ROOT / ".ci" / "run").read_text().count("make ") == 2
 

@@ -17,6 +17,7 @@ import uvloop
 from cli import progress
 from infra.embedded.errors import CannotStart
 from infra.embedded.state import StateFolder
+from tests.chaos.containers import containers
 from tests.chaos.outcome import Outcome
 from tests.chaos.replay import replay
 from tests.chaos.restore import restore
@@ -29,10 +30,12 @@ SCENARIOS: Final[Mapping[str, Callable[[Path, int, float], Coroutine[Any, Any, O
     "topic": topic,
     "replay": replay,
 }
+#: Where Docker is there, and when it is named.
+IN_CONTAINERS: Final = {"containers": containers}
 
 
 @click.command()
-@click.argument("names", metavar="[SCENARIO]...", nargs=-1, type=click.Choice(list(SCENARIOS)))
+@click.argument("names", metavar="[SCENARIO]...", nargs=-1, type=click.Choice([*SCENARIOS, *IN_CONTAINERS]))
 @click.option("--minutes", type=click.FloatRange(min=0.1), default=10.0, show_default=True, help="How long each hurts.")
 @click.option("--seed", type=int, help="Makes the same choices again; when they come is not repeatable.")
 def chaos(names: tuple[str, ...], minutes: float, seed: int | None) -> None:
@@ -50,7 +53,7 @@ def _run(name: str, seed: int, minutes: float) -> bool:
     is_kept = True
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            outcome = runner.run(SCENARIOS[name](folder, seed, minutes))
+            outcome = runner.run({**SCENARIOS, **IN_CONTAINERS}[name](folder, seed, minutes))
         is_kept = bool(outcome.failures)
     except CannotStart as why:
         progress.line(f"{name}: FAILED, {why}")

@@ -1,25 +1,28 @@
 """What every scenario stands on: an installation of its own, a company in it, load on it, and the oracle."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 from subprocess import CompletedProcess
-from typing import Final
+from typing import Final, Generic, TypeVar
 from uuid import UUID
 
 import httpx
 
 from access.cache import Cache
-from access.digest import documents
+from access.digest import Document, documents
 from cli import progress
+from cli.demo.containers import Containers, running_containers
 from cli.demo.rows import documents_of_auth, documents_of_core
 from cli.demo.steps import purchase_to_access, sign_up
 from cli.demo.story import MODULE, Story
 from cli.demo.story import Person as Buyer
-from cli.demo.system import Processes, running_processes
+from cli.demo.system import Processes, System, running_processes
 from cli.registry import load as load_services
 from contracts.events.auth import MembershipStatus
 from contracts.identifiers import new_id
@@ -33,6 +36,17 @@ from tests.harness.waiting import wait_until
 #: How stale Finance may be, instead of 45 s for writes and 300 s for reading: so that a run of minutes judges rights
 #: that stood for longer.
 BOUND_SECONDS: Final = 10.0
+_BOUNDS: Final = dict.fromkeys(
+    ("KISUM_FINANCE_ACCESS_HARD_BOUND_SECONDS", "KISUM_FINANCE_ACCESS_HARD_READING_BOUND_SECONDS"), f"{BOUND_SECONDS:g}"
+)
+#: Run within a container.
+_DOCUMENTS: Final = """
+import json, sys
+from pathlib import Path
+from access.cache import Cache
+from access.digest import documents
+json.dump(list(documents(Cache.open_in_use(Path("/var/lib/kisum/access")))), sys.stdout)
+"""
 #: Every service with an access cache that follows Auth and Core.
 FOLLOWERS: Final = ("finance", "entitlements", "checkout", "access_resolver")
 _UNITS: Final = 2
@@ -41,12 +55,22 @@ _AGREEMENT_SECONDS: Final = 60.0
 _WRITING_SECONDS: Final = 120.0
 
 
-@dataclass(frozen=True)
-class Ground:
-    """A run of one scenario."""
+Installed = TypeVar("Installed", bound=System)
+#: By kind and key.
+Documents = dict[tuple[str, str], Document]
 
-    system: Processes
-    kisum: Kisum
+
+@dataclass(frozen=True)
+class Ground(Generic[Installed]):
+    """A run of one scenario.
+
+    :ivar command: runs `kisum` as an operator of this installation.
+    :ivar cached: what each access cache of a service holds.
+    """
+
+    system: Installed
+    command: Callable[..., Awaitable[CompletedProcess[str]]]
+    cached: Callable[[str], Awaitable[list[Documents]]]
     http: httpx.AsyncClient
     oracle: Oracle[str, Standing, Question]
     load: Load
@@ -56,10 +80,6 @@ class Ground:
     @property
     def people(self) -> People:
         return self.company.people
-
-    async def command(self, *arguments: str) -> CompletedProcess[str]:
-        """Run `kisum` as an operator of this installation."""
-        return await asyncio.to_thread(self.kisum.run, *arguments)
 
     async def ready(self, *services: str) -> None:
         """Wait until these are."""
@@ -106,31 +126,79 @@ class Ground:
         modules = load_services([service])[service].modules
         async with self.system.database("auth") as auth, self.system.database("entitlements") as core:
             rows = await documents_of_auth(auth, modules) | await documents_of_core(core)
-        cache = Cache.open_in_use(self.system.access_folder(service))
-        try:
-            held = {(kind, key): document for kind, key, document in documents(cache)}
-        finally:
-            cache.close()
-        # Whom a restored database does not know it has published as removed.
-        for subject in held.keys() - rows.keys():
-            if subject[0] == "membership" and held[subject]["status"] == MembershipStatus.REMOVED:
-                del held[subject]
-        return sorted(subject for subject in rows.keys() | held.keys() if rows.get(subject) != held.get(subject))
+        differing: set[tuple[str, str]] = set()
+        for held in await self.cached(service):
+            # Whom a restored database does not know it has published as removed.
+            for subject in held.keys() - rows.keys():
+                if subject[0] == "membership" and held[subject]["status"] == MembershipStatus.REMOVED:
+                    del held[subject]
+            differing |= {each for each in rows.keys() | held.keys() if rows.get(each) != held.get(each)}
+        return sorted(differing)
 
 
 @asynccontextmanager
 async def ground(
     folder: Path, seed: int, *, members: int, settings: Mapping[str, str] | None = None
-) -> AsyncIterator[Ground]:
+) -> AsyncIterator[Ground[Processes]]:
     """Start an installation and found a company in it, all of whose `members` hold all there is."""
-    bounds = ("KISUM_FINANCE_ACCESS_HARD_BOUND_SECONDS", "KISUM_FINANCE_ACCESS_HARD_READING_BOUND_SECONDS")
-    given = {**dict.fromkeys(bounds, f"{BOUND_SECONDS:g}"), **(settings or {})}
+    given = {**_BOUNDS, **(settings or {})}
+    async with running_processes(folder, given) as system:
+        kisum = Kisum(folder, given)
+
+        async def cached(service: str) -> list[Documents]:
+            cache = Cache.open_in_use(system.access_folder(service))
+            try:
+                return [{(kind, key): document for kind, key, document in documents(cache)}]
+            finally:
+                cache.close()
+
+        async with _ground_on(system, partial(asyncio.to_thread, kisum.run), cached, seed, members=members) as found:
+            yield found
+
+
+@asynccontextmanager
+async def ground_in_containers(folder: Path, seed: int, *, members: int) -> AsyncIterator[Ground[Containers]]:
+    """The same on docker-compose.yml, with three brokers and two containers of each service."""
+    async with running_containers(folder, _BOUNDS, cluster=True) as system:
+
+        async def command(*arguments: str) -> CompletedProcess[str]:
+            """Within each container of the service that is named last."""
+            printed = [
+                await system.compose("exec", "--no-TTY", "--index", f"{number}", arguments[-1], "kisum", *arguments)
+                for number in (1, 2)
+            ]
+            return CompletedProcess(arguments, 0, "".join(printed), "")
+
+        async def cached(service: str) -> list[Documents]:
+            return [
+                {
+                    (kind, key): document
+                    for kind, key, document in json.loads(
+                        await system.compose(
+                            *("exec", "--no-TTY", "--index", f"{number}", service),
+                            *("/opt/kisum/bin/python", "-P", "-c", _DOCUMENTS),
+                        )
+                    )
+                }
+                for number in (1, 2)
+            ]
+
+        async with _ground_on(system, command, cached, seed, members=members) as found:
+            yield found
+
+
+@asynccontextmanager
+async def _ground_on(
+    system: Installed,
+    command: Callable[..., Awaitable[CompletedProcess[str]]],
+    cached: Callable[[str], Awaitable[list[Documents]]],
+    seed: int,
+    *,
+    members: int,
+) -> AsyncIterator[Ground[Installed]]:
     random = Random(seed)  # noqa: S311  choices of a test, no secret
-    async with (
-        running_processes(folder, given) as system,
-        # A proxy in the environment is for other hosts.
-        httpx.AsyncClient(trust_env=False, timeout=_REQUEST_TIMEOUT_SECONDS) as http,
-    ):
+    # A proxy in the environment is for other hosts.
+    async with httpx.AsyncClient(trust_env=False, timeout=_REQUEST_TIMEOUT_SECONDS) as http:
         oracle = Oracle[str, Standing, Question](allows, bound_seconds=BOUND_SECONDS)
         people = People(system, http, oracle)
         await people.found("Northern Lights Live")
@@ -140,7 +208,7 @@ async def ground(
         load = Load(company, oracle, random, url=system.url(MODULE, ""), bound_seconds=BOUND_SECONDS)
         for number in range(members):
             await load.grant_all(await people.join(f"member-{number}"))
-        found = Ground(system, Kisum(folder, given), http, oracle, load, company, random)
+        found = Ground(system, command, cached, http, oracle, load, company, random)
 
         async def refused() -> list[str]:
             return load.differing(await load.ask_all())
@@ -150,7 +218,7 @@ async def ground(
         yield found
 
 
-async def _buy(system: Processes, http: httpx.AsyncClient, people: People) -> None:
+async def _buy(system: System, http: httpx.AsyncClient, people: People) -> None:
     """A trial and the add-on, as in the demo."""
     story = Story(system, http, bound_seconds=BOUND_SECONDS)
     story.founder = Buyer(people.founder.id, "the founder", people.founder.token)
@@ -158,7 +226,7 @@ async def _buy(system: Processes, http: httpx.AsyncClient, people: People) -> No
     await purchase_to_access(story)
 
 
-async def _put_down_expenses(system: Processes, http: httpx.AsyncClient, people: People) -> dict[str, str]:
+async def _put_down_expenses(system: System, http: httpx.AsyncClient, people: People) -> dict[str, str]:
     """An expense in each of some business units; its id by the unit."""
     headers = {"Authorization": f"Bearer {people.founder.token}", "Kisum-Company-Id": str(people.company_id)}
     found = {}

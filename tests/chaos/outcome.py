@@ -4,7 +4,7 @@ import os
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from tests.chaos.ground import BOUND_SECONDS, Ground
 from tests.chaos.oracle import Answer
@@ -29,7 +29,7 @@ class Outcome:
             self.failures.append(f"{what}: {len(found)}\n    {shown}")
 
 
-def judge(ground: Ground, outcome: Outcome) -> None:
+def judge(ground: Ground[Any], outcome: Outcome) -> None:
     """What the oracle finds, and the figures of the whole run."""
     found = ground.oracle.judge()
     counts, writes = ground.load.counts(), ground.people.counts
@@ -65,7 +65,7 @@ def judge(ground: Ground, outcome: Outcome) -> None:
     )
 
 
-async def settle(ground: Ground, outcome: Outcome, *services: str) -> None:
+async def settle(ground: Ground[Any], outcome: Outcome, *services: str) -> None:
     """Let it become quiet: what Auth holds is what was written, the caches are what it holds, and Finance says so."""
     await ground.load.stop_writing()
     await ground.ready("auth", "entitlements", *services)

@@ -20,6 +20,7 @@ import psutil
 from access.cache import Cache
 from access.freshness import OWNERS, SECOND, Clocks
 from cli.demo.story import MODULE, Story
+from cli.demo.system import Processes
 from infra.embedded.child import running_pid
 from infra.embedded.postgres import EmbeddedPostgres
 from infra.embedded.state import StateFolder, is_free
@@ -74,7 +75,7 @@ async def restore(folder: Path, seed: int, _minutes: float) -> Outcome:
     return outcome
 
 
-async def _put_back_under_load(here: Ground, outcome: Outcome, backup: Path) -> float:
+async def _put_back_under_load(here: Ground[Processes], outcome: Outcome, backup: Path) -> float:
     """Replace the data under a stopped server, and go on; returns when it had stopped."""
     people = here.people
     stopping_at = time.monotonic()
@@ -89,7 +90,7 @@ async def _put_back_under_load(here: Ground, outcome: Outcome, backup: Path) -> 
     return stopped_at
 
 
-async def _finish(here: Ground, outcome: Outcome, stopped_at: float) -> float:
+async def _finish(here: Ground[Processes], outcome: Outcome, stopped_at: float) -> float:
     """Have every owner publish what it holds, one after the other; returns when the last one had.
 
     Until then nothing may be decided: the new state of the one beside the old state of the other never was.
@@ -121,12 +122,12 @@ async def _finish(here: Ground, outcome: Outcome, stopped_at: float) -> float:
     return finished_at
 
 
-async def _decisions(here: Ground) -> int:
+async def _decisions(here: Ground[Processes]) -> int:
     """How many of all questions are answered otherwise than 503."""
     return sum(asked.answer is not Answer.UNKNOWN for asked in await here.load.ask_all())
 
 
-async def _finish_owner(here: Ground, outcome: Outcome, owner: str) -> None:
+async def _finish_owner(here: Ground[Processes], outcome: Outcome, owner: str) -> None:
     begun = time.monotonic()
     finished = await here.command("restore", "finish", owner)
     told = " ".join((finished.stdout + finished.stderr).split())
@@ -135,7 +136,7 @@ async def _finish_owner(here: Ground, outcome: Outcome, owner: str) -> None:
         outcome.require(f"kisum restore finish {owner}, whose relay was to refuse", [told])
 
 
-async def _answered(here: Ground, said: Mapping[Person, Answer]) -> None:
+async def _answered(here: Ground[Processes], said: Mapping[Person, Answer]) -> None:
     """Wait until Finance answers each of these people so."""
     question, *_ = here.company.questions
     for person, answer in said.items():
@@ -147,7 +148,7 @@ async def _answered(here: Ground, said: Mapping[Person, Answer]) -> None:
         )
 
 
-async def _is_unknown(here: Ground, person: Person) -> None:
+async def _is_unknown(here: Ground[Processes], person: Person) -> None:
     """Raises AssertionError where Auth still knows somebody."""
     try:
         await here.people.sign_in(person)
@@ -164,7 +165,7 @@ async def _let_in(company: Story) -> list[str]:
     return [] if answer.status_code == httpx.codes.FORBIDDEN else [f"{answer.status_code} {answer.text}"]
 
 
-async def _age_seconds(here: Ground, owner: str) -> float | None:
+async def _age_seconds(here: Ground[Processes], owner: str) -> float | None:
     """How old what Finance knows of an owner is; None where nothing is known."""
     cache = Cache.open_in_use(here.system.access_folder(MODULE))
     try:
@@ -193,7 +194,7 @@ async def _back_up(state: StateFolder, backup: Path) -> None:
         raise AssertionError(f"pg_basebackup: {errors.decode()}")
 
 
-async def _stop_server(here: Ground) -> None:
+async def _stop_server(here: Ground[Processes]) -> None:
     """Stop PostgreSQL alone. The supervisor is halted first: it would start it again. `System.resume` lets it."""
     state = here.system.state
     pid = running_pid(state.pid_path(_SERVER))

@@ -8,6 +8,7 @@ from typing import Final
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from cli.demo.system import Processes
 from cli.installation import Installation
 from cli.registry import service_names
 from contracts.topics import TOPICS
@@ -62,7 +63,7 @@ async def topic(folder: Path, seed: int, _minutes: float) -> Outcome:
     return outcome
 
 
-def _administrator(here: Ground) -> KafkaConnection:
+def _administrator(here: Ground[Processes]) -> KafkaConnection:
     kafka = Installation(here.system.state).kafka
     return KafkaConnection(
         bootstrap_servers=kafka.bootstrap_servers, username=kafka.admin_username, password=kafka.admin_password
@@ -79,7 +80,7 @@ def _delete(administrator: KafkaConnection) -> None:
             raise KafkaException("the topic is still there")
 
 
-def _create(here: Ground, administrator: KafkaConnection) -> None:
+def _create(here: Ground[Processes], administrator: KafkaConnection) -> None:
     principals = {name: here.system.state.secret(f"kafka-{name}") for name in service_names()}
     created = bootstrap(administrator, TOPICS, principals).topics_created
     if created != (_TOPIC,):

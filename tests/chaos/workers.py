@@ -11,6 +11,7 @@ import psutil
 
 from access.folder import NoCacheError, holder_of
 from cli.demo.story import MODULE
+from cli.demo.system import Processes
 from infra.embedded.child import running_pid
 from tests.chaos.ground import Ground, ground
 from tests.chaos.outcome import Outcome, judge, settle
@@ -42,7 +43,7 @@ async def workers(folder: Path, seed: int, minutes: float) -> Outcome:
     return outcome
 
 
-async def _kill_until(over: asyncio.Event, here: Ground, killed: Counter[str]) -> None:
+async def _kill_until(over: asyncio.Event, here: Ground[Processes], killed: Counter[str]) -> None:
     while not await is_set_within(over, _KILL_SECONDS):
         (name,) = here.random.choices(list(_VICTIMS), list(_VICTIMS.values()))
         pid = _victim(here, name)
@@ -56,7 +57,7 @@ async def _kill_until(over: asyncio.Event, here: Ground, killed: Counter[str]) -
             killed["nobody was there"] += 1
 
 
-def _victim(here: Ground, name: str) -> int | None:
+def _victim(here: Ground[Processes], name: str) -> int | None:
     if name == "worker":
         there = _worker_pids(here)
         return here.random.choice(there) if there else None
@@ -69,7 +70,7 @@ def _victim(here: Ground, name: str) -> int | None:
     return running_pid(here.system.state.pid_path(f"service-{name}"))
 
 
-def _worker_pids(here: Ground) -> list[int]:
+def _worker_pids(here: Ground[Processes]) -> list[int]:
     """The workers there are now: what Finance's own process has started to serve."""
     pid = running_pid(here.system.state.pid_path(f"service-{MODULE}"))
     found = []
