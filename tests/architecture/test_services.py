@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from chassis.routing import GuardedRoute
@@ -58,6 +59,20 @@ def test_each_route_is_in_its_group_guarded_and_says_what_it_answers(name: str) 
 
 def _declared(route: APIRoute) -> set[int]:
     return {int(status) for status in route.responses}
+
+
+@names
+def test_a_change_may_leave_out_any_field_and_none_has_a_default(name: str) -> None:
+    app = FastAPI()
+    for router in load([name])[name].routers:
+        app.include_router(router)
+    document = app.openapi()
+    for path, item in document["paths"].items():
+        if "patch" in item:
+            body = item["patch"]["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+            schema = document["components"]["schemas"][body.rpartition("/")[2]]
+            assert "required" not in schema, path
+            assert [field for field, told in schema["properties"].items() if "default" in told] == [], path
 
 
 @names

@@ -12,6 +12,7 @@ from chassis.preconditions import IfMatch, set_entity_tag
 from chassis.request import Access, Now, Work
 from chassis.routing import (
     AmountText,
+    ChangesModel,
     CurrencyText,
     DateText,
     IdText,
@@ -47,14 +48,8 @@ class NewBill(RequestModel):
     vendor_id: IdText | None = None
 
 
-class BillChanges(NewBill):
+class BillChanges(ChangesModel, NewBill):
     """Only what is to be different; null takes a value away."""
-
-    description: Words = ""
-    amount: AmountText = ""
-    currency: CurrencyText = ""
-    billed_on: DateText = date.min
-    due_on: DateText = date.min
 
 
 class BillReason(RequestModel):
@@ -236,8 +231,7 @@ async def edit_bill(
     bill_id: UUID, body: BillChanges, access: Access, work: Work, now: Now, expected: IfMatch, response: Response
 ) -> BillBody:
     """Change what is written down of an open bill."""
-    changes = body.model_dump(exclude_unset=True)
-    edited = await operations.edit(work, access, bill_id, changes, expected=expected, now=now)
+    edited = await operations.edit(work, access, bill_id, body.said(), expected=expected, now=now)
     return _shown(edited, now, response)
 
 

@@ -10,7 +10,7 @@ from chassis.idempotency import Repeatable
 from chassis.paging import Paged
 from chassis.preconditions import IfMatch, set_entity_tag
 from chassis.request import Access, Now, Work
-from chassis.routing import RequestModel, ResponseModel, problem_statuses, router
+from chassis.routing import ChangesModel, RequestModel, ResponseModel, problem_statuses, router
 from middleware.guards import NoScope, Permission, ScopeSource, guard
 from services.finance.categories import operations
 from services.finance.categories.rules import MOVES, SCOPE, CategoryState
@@ -32,10 +32,8 @@ class NewCategory(RequestModel):
     name: Name
 
 
-class CategoryChanges(NewCategory):
+class CategoryChanges(ChangesModel, NewCategory):
     """Only what is to be different."""
-
-    name: Name = ""
 
 
 class CategoryBody(ResponseModel):
@@ -107,8 +105,7 @@ async def edit_category(
     response: Response,
 ) -> CategoryBody:
     """Give a category another name."""
-    changes = body.model_dump(exclude_unset=True)
-    return _shown(await operations.edit(work, access, category_id, changes, expected=expected, now=now), response)
+    return _shown(await operations.edit(work, access, category_id, body.said(), expected=expected, now=now), response)
 
 
 @categories.post("/categories/{category_id}/retire", responses=_CHANGE_PROBLEMS)

@@ -16,6 +16,7 @@ from chassis.preconditions import IfMatch, set_entity_tag
 from chassis.request import Access, Now, UnitsOfWork, Work
 from chassis.routing import (
     AmountText,
+    ChangesModel,
     CurrencyText,
     DateText,
     IdText,
@@ -72,13 +73,8 @@ class NewExpense(RequestModel):
     agency_id: IdText | None = None
 
 
-class ExpenseChanges(NewExpense):
+class ExpenseChanges(ChangesModel, NewExpense):
     """Only what is to be different; null takes a value away."""
-
-    description: Words = ""
-    amount: AmountText = ""
-    currency: CurrencyText = ""
-    incurred_on: DateText = date.min
 
 
 class ExpenseReason(RequestModel):
@@ -293,8 +289,7 @@ async def edit_expense(
     expense_id: UUID, body: ExpenseChanges, access: Access, work: Work, now: Now, expected: IfMatch, response: Response
 ) -> ExpenseBody:
     """Change what is written down of a draft, or of an expense that was rejected."""
-    changes = body.model_dump(exclude_unset=True)
-    return _shown(await operations.edit(work, access, expense_id, changes, expected=expected, now=now), response)
+    return _shown(await operations.edit(work, access, expense_id, body.said(), expected=expected, now=now), response)
 
 
 async def _moving(

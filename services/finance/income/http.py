@@ -12,6 +12,7 @@ from chassis.preconditions import IfMatch, set_entity_tag
 from chassis.request import Access, Now, Work
 from chassis.routing import (
     AmountText,
+    ChangesModel,
     CurrencyText,
     DateText,
     IdText,
@@ -43,14 +44,8 @@ class NewIncome(RequestModel):
     event_id: IdText | None = None
 
 
-class IncomeChanges(NewIncome):
+class IncomeChanges(ChangesModel, NewIncome):
     """Only what is to be different; null takes a value away."""
-
-    kind: Annotated[IncomeKind, Field(strict=False)] = IncomeKind.OTHER
-    description: Words = ""
-    amount: AmountText = ""
-    currency: CurrencyText = ""
-    received_on: DateText = date.min
 
 
 class IncomeReason(RequestModel):
@@ -151,8 +146,7 @@ async def edit_income(
     income_id: UUID, body: IncomeChanges, access: Access, work: Work, now: Now, expected: IfMatch, response: Response
 ) -> IncomeBody:
     """Change what is written down of income."""
-    changes = body.model_dump(exclude_unset=True)
-    return _shown(await operations.edit(work, access, income_id, changes, expected=expected, now=now), response)
+    return _shown(await operations.edit(work, access, income_id, body.said(), expected=expected, now=now), response)
 
 
 @income.post("/income/{income_id}/void", responses=_CHANGE_PROBLEMS)

@@ -10,7 +10,7 @@ from chassis.idempotency import Repeatable
 from chassis.paging import Paged
 from chassis.preconditions import IfMatch, set_entity_tag
 from chassis.request import Access, Now, Work
-from chassis.routing import PlainText, RequestModel, ResponseModel, problem_statuses, router
+from chassis.routing import ChangesModel, PlainText, RequestModel, ResponseModel, problem_statuses, router
 from middleware.guards import NoScope, Permission, guard
 from services.promoter.artists import operations
 from services.promoter.artists.rules import ArtistDetails
@@ -35,10 +35,8 @@ class NewArtist(RequestModel):
     country: Annotated[str, Field(pattern=r"^[A-Z]{2}$")] | None = None
 
 
-class ArtistChanges(NewArtist):
+class ArtistChanges(ChangesModel, NewArtist):
     """Only what is to be different; null takes a value away."""
-
-    stage_name: Name = ""
 
 
 class ArtistBody(ResponseModel):
@@ -108,8 +106,7 @@ async def edit_artist(
     artist_id: UUID, body: ArtistChanges, access: Access, work: Work, now: Now, expected: IfMatch, response: Response
 ) -> ArtistBody:
     """Change what is known of an artist."""
-    changes = body.model_dump(exclude_unset=True)
-    return _shown(await operations.edit(work, access, artist_id, changes, expected=expected, now=now), response)
+    return _shown(await operations.edit(work, access, artist_id, body.said(), expected=expected, now=now), response)
 
 
 def _shown(artist: Artist, response: Response) -> ArtistBody:

@@ -11,7 +11,7 @@ from chassis.idempotency import Repeatable
 from chassis.paging import Paged
 from chassis.preconditions import IfMatch, set_entity_tag
 from chassis.request import Access, Now, Work
-from chassis.routing import IdText, InstantText, RequestModel, ResponseModel, problem_statuses, router
+from chassis.routing import ChangesModel, IdText, InstantText, RequestModel, ResponseModel, problem_statuses, router
 from middleware.guards import Permission, ScopeSource, guard
 from services.promoter.events import operations
 from services.promoter.events.rules import MOVES, EventDetails, EventState
@@ -36,10 +36,8 @@ class NewEvent(RequestModel):
     currency: Annotated[str, Field(max_length=3)] | None = None
 
 
-class EventChanges(NewEvent):
+class EventChanges(ChangesModel, NewEvent):
     """Only what is to be different; null takes a value away."""
-
-    title: Title = ""
 
 
 class CloneOptions(RequestModel):
@@ -133,8 +131,7 @@ async def edit_event(
     event_id: UUID, body: EventChanges, access: Access, work: Work, now: Now, expected: IfMatch, response: Response
 ) -> EventBody:
     """Change what is written down of an event."""
-    changes = body.model_dump(exclude_unset=True)
-    return _shown(await operations.edit(work, access, event_id, changes, expected=expected, now=now), response)
+    return _shown(await operations.edit(work, access, event_id, body.said(), expected=expected, now=now), response)
 
 
 @events.post("/events/{event_id}/clone", status_code=201, responses=problem_statuses(401, 403, 404, 422, 503))
