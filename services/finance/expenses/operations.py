@@ -177,8 +177,9 @@ async def move(
     """
     expense = await EXPENSES.locked(work, access, expense_id, expected)
     step = Step(name=name, actor=access.user_id, at=now, reason=reason, day=day)
-    progress = rules.moved(_progress_of(expense), step, expense.created_by)
-    await hold_open(work, access.company_id, rules.posting_day(details_of(expense), step))
+    before = _progress_of(expense)
+    progress = rules.moved(before, step, expense.created_by)
+    await hold_open(work, access.company_id, *rules.posting_days(details_of(expense), before, step))
     said = snapshot(expense)
     for field in fields(progress):
         setattr(expense, field.name, getattr(progress, field.name))

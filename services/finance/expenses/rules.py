@@ -198,12 +198,17 @@ def moved(progress: Progress, step: Step, created_by: UUID) -> Progress:
             return replace(progress, state=state, rejection_reason=None, void_reason=step.reason)
 
 
-def posting_day(details: ExpenseDetails, step: Step) -> date:
-    """The day whose month has to be open for a move: that of the payment it plans or tells of, else the expense's own.
+def posting_days(details: ExpenseDetails, progress: Progress, step: Step) -> tuple[date, ...]:
+    """The days whose months have to be open for a move: that of the payment it plans or tells of, else the expense's.
 
-    So what was spent in a month that is closed by now can still be paid.
+    So what was spent in a month that is closed by now can still be paid. To plan a payment anew takes it out of the
+    month it was planned for, so that one has to be open too.
     """
-    return step.day or details.incurred_on
+    if step.day is None:
+        return (details.incurred_on,)
+    if step.name == "schedule" and progress.scheduled_for is not None:
+        return progress.scheduled_for, step.day
+    return (step.day,)
 
 
 def _check_schedule(step: Step) -> None:
