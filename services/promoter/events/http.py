@@ -210,7 +210,7 @@ async def settle_event(move: Moving) -> EventBody:
 @events.post("/events/{event_id}/postpone", responses=_MOVE_PROBLEMS)
 @guard(Permission("promoter.events.update", ScopeSource.OBJECT))
 async def postpone_event(move: Moving) -> EventBody:
-    """Take an event off its date; it is planned again with another."""
+    """Take an event off its date: it has none until it is given another. Its history tells which it was."""
     return await move("postpone")
 
 

@@ -110,8 +110,7 @@ async def edit(
     if details == details_of(event):
         return event
     before = snapshot(event)
-    for name, value in asdict(details).items():
-        setattr(event, name, value)
+    _set(event, details)
     return await _write(work, access, event, "edit", now=now, before=before)
 
 
@@ -124,7 +123,9 @@ async def move(
     """
     event = await EVENTS.locked(work, access, event_id, expected)
     before = snapshot(event)
-    event.state = rules.moved(details_of(event), EventState(event.state), name).value
+    details, state = rules.moved(details_of(event), EventState(event.state), name)
+    _set(event, details)
+    event.state = state.value
     return await _write(work, access, event, name, now=now, before=before)
 
 
@@ -137,6 +138,11 @@ async def page(
 
 def details_of(event: Event) -> EventDetails:
     return EventDetails(**{field.name: getattr(event, field.name) for field in fields(EventDetails)})
+
+
+def _set(event: Event, details: EventDetails) -> None:
+    for name, value in asdict(details).items():
+        setattr(event, name, value)
 
 
 async def _write(
