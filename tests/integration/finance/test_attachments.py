@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
+import structlog.testing
 
 from chassis.kept_files import UNCLAIMED_FOR, remove_unclaimed
 from chassis.uploads import MEBIBYTE
@@ -339,6 +340,32 @@ async def test_a_removed_attachment_is_gone_from_view_at_once_and_from_the_store
     ]
     await of.tidy(later=True)
     assert of.files == {kept["id"]}
+
+
+async def test_a_file_that_cannot_be_removed_keeps_no_other_and_is_tried_again(finance: RunningModule) -> None:
+    of = await attaching(finance)
+    stuck, others = await of.attach(), [await of.attach(name=f"{number}.pdf") for number in range(2)]
+    for each in (stuck, *others):
+        removed = await of.person.call("DELETE", f"/attachments/{each['id']}", headers={"If-Match": "*"})
+        assert removed.status_code == 204
+    store: Files = of.app.state.components[Files]
+    assert store._folder is not None
+    path = store._folder / str(of.person.company_id) / stuck["id"]
+    path.unlink()
+    # What is no file is not removed as one.
+    path.mkdir()
+    (path / "within").touch()
+    with structlog.testing.capture_logs() as lines:
+        await of.tidy(later=True)
+    assert [(line["log_level"], line["file"]) for line in lines] == [
+        ("warning", f"{of.person.company_id}/{stuck['id']}")
+    ]
+    assert of.files == {"within"}
+    (path / "within").unlink()
+    path.rmdir()
+    path.touch()
+    await of.tidy(later=True)
+    assert of.files == set()
 
 
 async def test_what_a_decision_was_made_by_stays(finance: RunningModule) -> None:
