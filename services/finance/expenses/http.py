@@ -1,4 +1,4 @@
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import date, datetime
 from typing import Annotated, Any, Final
 from uuid import UUID
@@ -35,6 +35,7 @@ from services.finance.expenses import operations
 from services.finance.expenses.rules import MOVES, ExpenseDetails, ExpenseState
 from services.finance.expenses.tables import Expense
 from services.finance.manifest import MANIFEST
+from services.finance.projections.events import titles
 
 expenses = router(prefix=MANIFEST.route_group, tag="expenses")
 
@@ -50,6 +51,7 @@ _EXPORTED: Final = (
     "currency",
     "business_unit_id",
     "event_id",
+    "event_title",
     "category_id",
     "vendor_id",
     "agency_id",
@@ -215,7 +217,9 @@ async def list_expenses(access: Access, work: Work, asked: Paged, wanted: Wanted
 async def export_expenses(access: Access, begin: UnitsOfWork, wanted: Wanted) -> StreamingResponse:
     """All of the company's expenses within the caller's scopes as CSV, the newest first."""
     found = operations.every(begin, access.company_id, access.scope_filter, wanted)
-    table = csv_bytes(_EXPORTED, (_cells(each) async for each in found))
+    async with begin() as work:
+        event_titles = await titles(work, access.company_id)
+    table = csv_bytes(_EXPORTED, (_cells(each, event_titles) async for each in found))
     return await download(table, file_name="expenses.csv", media_type=csv_text.MEDIA_TYPE)
 
 
@@ -355,9 +359,11 @@ def _details(body: NewExpense) -> ExpenseDetails:
     return ExpenseDetails(amount=Money.parse(body.amount, body.currency), **written)
 
 
-def _cells(expense: Expense) -> list[Cell]:
+def _cells(expense: Expense, event_titles: Mapping[UUID, str]) -> list[Cell]:
     """An amount is a number to whoever reads the table; all else that is text is written so that it runs nothing."""
-    return [expense.amount.major if name == "amount" else getattr(expense, name) for name in _EXPORTED]
+    title = None if expense.event_id is None else event_titles.get(expense.event_id)
+    made = {"amount": expense.amount.major, "event_title": title}
+    return [made[name] if name in made else getattr(expense, name) for name in _EXPORTED]
 
 
 def _shown(expense: Expense, response: Response) -> ExpenseBody:

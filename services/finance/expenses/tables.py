@@ -3,7 +3,7 @@ from datetime import date, datetime
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKeyConstraint, Index, Text, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKeyConstraint, Index, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import Date, DateTime
 
@@ -41,8 +41,9 @@ class Expense(OfAmount, Base):
         CheckConstraint("(state = 'paid') = (paid_on is not null)", name="paid_on_a_day"),
         CheckConstraint("(state = 'void') = (void_reason is not null)", name="void_for_a_reason"),
         CheckConstraint("length(void_reason) between 1 and 500", name="void_reason_length"),
-        # The newest first, within one company and there by what a list is narrowed to most.
-        Index(None, "company_id", "id"),
+        # What an attachment refers to, its company with it; and how expenses are listed, the newest first.
+        UniqueConstraint("company_id", "id"),
+        # By what a list is narrowed to most.
         Index(None, "company_id", "incurred_on", "id"),
         Index(None, "company_id", "state", "id"),
         Index(None, "company_id", "business_unit_id", "id"),

@@ -4,8 +4,9 @@ import tracemalloc
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
+import asyncpg
 import httpx
 import pytest
 import structlog.testing
@@ -17,7 +18,7 @@ from infra.files import FileAlteredError, Files
 from infra.postgres.database import Database
 from services.finance.attachments.rules import MEGABYTES_MAX
 from tests.harness.modules import Person, RunningModule
-from tests.integration.finance.test_expenses import ONE, OTHER, add, move
+from tests.integration.finance.test_expenses import ONE, OTHER, add, in_company, move
 
 PDF = b"%PDF-1.7\n1 0 obj\n<<>>\nendobj\n%%EOF\n"
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(64)
@@ -406,3 +407,10 @@ async def test_what_lies_before_somebody_to_decide_by_is_not_taken_away(finance:
     assert (await move(of.person, {"id": of.expense_id}, "submit")).status_code == 200
     answer = await of.person.call("DELETE", f"/attachments/{made['id']}", headers={"If-Match": "*"})
     assert (answer.status_code, answer.json()["code"]) == (409, "attachment_needed")
+
+
+async def test_postgresql_refuses_an_attachment_of_another_companys_expense(finance: RunningModule) -> None:
+    of, other = await attaching(finance), await attaching(finance)
+    await of.attach()
+    with pytest.raises(asyncpg.ForeignKeyViolationError):
+        await in_company(finance, of.person, "update attachments set expense_id = $1", UUID(other.expense_id))
