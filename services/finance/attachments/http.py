@@ -46,7 +46,7 @@ class AttachmentPage(ResponseModel):
 @attachments.post(
     "/expenses/{expense_id}/attachments",
     status_code=201,
-    responses=problem_statuses(401, 403, 404, 413, 415, 422, 503),
+    responses=problem_statuses(404, 415),
     openapi_extra=upload_body(*rules.MEDIA_TYPES),
 )
 @guard(Permission("finance.expenses.write", ScopeSource.OBJECT))
@@ -79,7 +79,7 @@ async def add_attachment(
     return added
 
 
-@attachments.get("/expenses/{expense_id}/attachments", responses=problem_statuses(401, 403, 404, 422, 503))
+@attachments.get("/expenses/{expense_id}/attachments", responses=problem_statuses(404))
 @guard(Permission("finance.expenses.read", ScopeSource.OBJECT))
 async def list_attachments(expense_id: UUID, access: Access, work: Work, asked: Paged) -> AttachmentPage:
     """What is attached to an expense, the newest first."""
@@ -90,7 +90,7 @@ async def list_attachments(expense_id: UUID, access: Access, work: Work, asked: 
 @attachments.get(
     "/attachments/{attachment_id}",
     response_class=StreamingResponse,
-    responses={**problem_statuses(401, 403, 404, 422, 503), 200: file_answer(*rules.MEDIA_TYPES)},
+    responses={**problem_statuses(404), 200: file_answer(*rules.MEDIA_TYPES)},
 )
 @guard(Permission("finance.expenses.read", ScopeSource.OBJECT))
 async def read_attachment(attachment_id: UUID, access: Access, work: Work, files: OwnFiles) -> StreamingResponse:
@@ -107,7 +107,7 @@ async def read_attachment(attachment_id: UUID, access: Access, work: Work, files
     return answer
 
 
-@attachments.get("/attachments/{attachment_id}/history", responses=problem_statuses(401, 403, 404, 422, 503))
+@attachments.get("/attachments/{attachment_id}/history", responses=problem_statuses(404))
 @guard(Permission("finance.expenses.read", ScopeSource.OBJECT))
 async def read_attachment_history(attachment_id: UUID, access: Access, work: Work, asked: Paged) -> HistoryPage:
     """What happened to an attachment, the newest first; also to one that was removed."""
@@ -115,9 +115,7 @@ async def read_attachment_history(attachment_id: UUID, access: Access, work: Wor
     return await history(work, asked, access.company_id, attachment.id)
 
 
-@attachments.delete(
-    "/attachments/{attachment_id}", status_code=204, responses=problem_statuses(401, 403, 404, 409, 412, 422, 428, 503)
-)
+@attachments.delete("/attachments/{attachment_id}", status_code=204, responses=problem_statuses(404, 409, 412, 428))
 @guard(Permission("finance.expenses.write", ScopeSource.OBJECT))
 async def remove_attachment(attachment_id: UUID, access: Access, work: Work, now: Now, expected: IfMatch) -> None:
     """Take an attachment away. What a decision was made by stays."""

@@ -22,7 +22,7 @@ categories = router(prefix=MANIFEST.route_group, tag="categories")
 _READ: Final = Permission(
     "finance.expenses.read", NoScope("who puts down an expense anywhere chooses from the same list")
 )
-_CHANGE_PROBLEMS: Final = problem_statuses(401, 403, 404, 409, 412, 422, 428, 503)
+_CHANGE_PROBLEMS: Final = problem_statuses(404, 409, 412, 428)
 
 
 Name = Annotated[str, Field(min_length=1, max_length=100)]
@@ -55,7 +55,7 @@ class CategoryPage(ResponseModel):
     next: str | None = None
 
 
-@categories.post("/categories", status_code=201, responses=problem_statuses(401, 403, 409, 422, 503))
+@categories.post("/categories", status_code=201, responses=problem_statuses(409))
 @guard(Permission("finance.expenses.write", ScopeSource.BODY))
 async def add_category(
     body: NewCategory, access: Access, work: Work, now: Now, once: Repeatable, response: Response
@@ -70,7 +70,7 @@ async def add_category(
     return added
 
 
-@categories.get("/categories", responses=problem_statuses(401, 403, 422, 503))
+@categories.get("/categories")
 @guard(_READ)
 async def list_categories(access: Access, work: Work, asked: Paged, state: CategoryState | None = None) -> CategoryPage:
     """The company's categories, sorted by name or created."""
@@ -78,14 +78,14 @@ async def list_categories(access: Access, work: Work, asked: Paged, state: Categ
     return CategoryPage(categories=[_body(each) for each in page.rows], next=page.next)
 
 
-@categories.get("/categories/{category_id}", responses=problem_statuses(401, 403, 404, 422, 503))
+@categories.get("/categories/{category_id}", responses=problem_statuses(404))
 @guard(_READ)
 async def read_category(category_id: UUID, access: Access, work: Work, response: Response) -> CategoryBody:
     """One category."""
     return _shown(await operations.CATEGORIES.one(work, access, category_id), response)
 
 
-@categories.get("/categories/{category_id}/history", responses=problem_statuses(401, 403, 404, 422, 503))
+@categories.get("/categories/{category_id}/history", responses=problem_statuses(404))
 @guard(_READ)
 async def read_category_history(category_id: UUID, access: Access, work: Work, asked: Paged) -> HistoryPage:
     """What happened to one category, the newest first."""

@@ -183,7 +183,7 @@ async def _wanted(
 Wanted = Annotated[operations.ExpenseFilter, Depends(_wanted)]
 
 
-@expenses.post("/expenses", status_code=201, responses=problem_statuses(401, 403, 409, 422, 503))
+@expenses.post("/expenses", status_code=201, responses=problem_statuses(409))
 @guard(Permission("finance.expenses.write", ScopeSource.BODY))
 async def add_expense(
     body: NewExpense, access: Access, work: Work, now: Now, once: Repeatable, response: Response
@@ -199,7 +199,7 @@ async def add_expense(
     return added
 
 
-@expenses.get("/expenses", responses=problem_statuses(401, 403, 422, 503))
+@expenses.get("/expenses")
 @guard(Permission("finance.expenses.read", ScopeSource.FILTER))
 async def list_expenses(access: Access, work: Work, asked: Paged, wanted: Wanted) -> ExpensePage:
     """The company's expenses within the caller's scopes, sorted by created or incurred_on; the newest first."""
@@ -211,7 +211,7 @@ async def list_expenses(access: Access, work: Work, asked: Paged, wanted: Wanted
 @expenses.get(
     "/expenses/export",
     response_class=StreamingResponse,
-    responses={**problem_statuses(401, 403, 422, 503), 200: file_answer(CSV)},
+    responses={200: file_answer(CSV)},
 )
 @guard(Permission("finance.expenses.read", ScopeSource.FILTER))
 async def export_expenses(access: Access, begin: UnitsOfWork, wanted: Wanted) -> StreamingResponse:
@@ -225,7 +225,7 @@ async def export_expenses(access: Access, begin: UnitsOfWork, wanted: Wanted) ->
 
 @expenses.post(
     "/expenses/import",
-    responses=problem_statuses(401, 403, 413, 415, 422, 503),
+    responses=problem_statuses(415),
     openapi_extra=upload_body(CSV),
 )
 @guard(Permission("finance.expenses.write", ScopeSource.BODY))
@@ -251,7 +251,7 @@ async def import_expenses(
             return await upload.once(work, table.sha256).answer(ImportBody, take_in, scope=None)
 
 
-@expenses.get("/expenses/totals", responses=problem_statuses(401, 403, 409, 422, 503))
+@expenses.get("/expenses/totals", responses=problem_statuses(409))
 @guard(Permission("finance.expenses.read", ScopeSource.FILTER))
 async def read_expense_totals(
     access: Access, work: Work, wanted: Wanted, currency: Annotated[str, Query(max_length=3)]
@@ -272,14 +272,14 @@ async def read_expense_totals(
     )
 
 
-@expenses.get("/expenses/{expense_id}", responses=problem_statuses(401, 403, 404, 422, 503))
+@expenses.get("/expenses/{expense_id}", responses=problem_statuses(404))
 @guard(Permission("finance.expenses.read", ScopeSource.OBJECT))
 async def read_expense(expense_id: UUID, access: Access, work: Work, response: Response) -> ExpenseBody:
     """One expense."""
     return _shown(await operations.EXPENSES.one(work, access, expense_id), response)
 
 
-@expenses.get("/expenses/{expense_id}/history", responses=problem_statuses(401, 403, 404, 422, 503))
+@expenses.get("/expenses/{expense_id}/history", responses=problem_statuses(404))
 @guard(Permission("finance.expenses.read", ScopeSource.OBJECT))
 async def read_expense_history(expense_id: UUID, access: Access, work: Work, asked: Paged) -> HistoryPage:
     """What happened to one expense, the newest first."""
@@ -287,7 +287,7 @@ async def read_expense_history(expense_id: UUID, access: Access, work: Work, ask
     return await history(work, asked, access.company_id, expense.id)
 
 
-@expenses.patch("/expenses/{expense_id}", responses=problem_statuses(401, 403, 404, 409, 412, 422, 428, 503))
+@expenses.patch("/expenses/{expense_id}", responses=problem_statuses(404, 409, 412, 428))
 @guard(Permission("finance.expenses.write", ScopeSource.OBJECT))
 async def edit_expense(
     expense_id: UUID, body: ExpenseChanges, access: Access, work: Work, now: Now, expected: IfMatch, response: Response
@@ -308,7 +308,7 @@ async def _moving(
 
 #: Makes a move of the expense in the path, in the version the caller has seen, with what is said to it.
 Moving = Annotated[Callable[..., Awaitable[ExpenseBody]], Depends(_moving)]
-_MOVE_PROBLEMS: Final = problem_statuses(401, 403, 404, 409, 412, 422, 428, 503)
+_MOVE_PROBLEMS: Final = problem_statuses(404, 409, 412, 428)
 
 
 @expenses.post("/expenses/{expense_id}/submit", responses=_MOVE_PROBLEMS)

@@ -31,7 +31,7 @@ from services.finance.manifest import MANIFEST
 income = router(prefix=MANIFEST.route_group, tag="income")
 
 Words = Annotated[str, Field(min_length=1, max_length=500)]
-_CHANGE_PROBLEMS: Final = problem_statuses(401, 403, 404, 409, 412, 422, 428, 503)
+_CHANGE_PROBLEMS: Final = problem_statuses(404, 409, 412, 428)
 
 
 class NewIncome(RequestModel):
@@ -100,7 +100,7 @@ async def _wanted(
 Wanted = Annotated[operations.IncomeFilter, Depends(_wanted)]
 
 
-@income.post("/income", status_code=201, responses=problem_statuses(401, 403, 409, 422, 503))
+@income.post("/income", status_code=201, responses=problem_statuses(409))
 @guard(Permission("finance.income.write", ScopeSource.BODY))
 async def add_income(
     body: NewIncome, access: Access, work: Work, now: Now, once: Repeatable, response: Response
@@ -117,7 +117,7 @@ async def add_income(
     return added
 
 
-@income.get("/income", responses=problem_statuses(401, 403, 422, 503))
+@income.get("/income")
 @guard(Permission("finance.income.read", ScopeSource.FILTER))
 async def list_income(access: Access, work: Work, asked: Paged, wanted: Wanted) -> IncomePage:
     """The company's income within the caller's scopes, sorted by created or received_on; the newest first."""
@@ -125,14 +125,14 @@ async def list_income(access: Access, work: Work, asked: Paged, wanted: Wanted) 
     return IncomePage(income=[_body(each) for each in page.rows], next=page.next)
 
 
-@income.get("/income/{income_id}", responses=problem_statuses(401, 403, 404, 422, 503))
+@income.get("/income/{income_id}", responses=problem_statuses(404))
 @guard(Permission("finance.income.read", ScopeSource.OBJECT))
 async def read_income(income_id: UUID, access: Access, work: Work, response: Response) -> IncomeBody:
     """One income."""
     return _shown(await operations.INCOME.one(work, access, income_id), response)
 
 
-@income.get("/income/{income_id}/history", responses=problem_statuses(401, 403, 404, 422, 503))
+@income.get("/income/{income_id}/history", responses=problem_statuses(404))
 @guard(Permission("finance.income.read", ScopeSource.OBJECT))
 async def read_income_history(income_id: UUID, access: Access, work: Work, asked: Paged) -> HistoryPage:
     """What happened to one income, the newest first."""

@@ -56,7 +56,7 @@ class ArtistPage(ResponseModel):
     next: str | None = None
 
 
-@artists.post("/artists", status_code=201, responses=problem_statuses(401, 403, 422, 503))
+@artists.post("/artists", status_code=201)
 @guard(_WRITE)
 async def create_artist(
     body: NewArtist, access: Access, work: Work, now: Now, once: Repeatable, response: Response
@@ -72,7 +72,7 @@ async def create_artist(
     return made
 
 
-@artists.get("/artists", responses=problem_statuses(401, 403, 422, 503))
+@artists.get("/artists")
 @guard(_READ)
 async def list_artists(
     access: Access,
@@ -85,14 +85,14 @@ async def list_artists(
     return ArtistPage(artists=[ArtistBody.model_validate(each) for each in page.rows], next=page.next)
 
 
-@artists.get("/artists/{artist_id}", responses=problem_statuses(401, 403, 404, 422, 503))
+@artists.get("/artists/{artist_id}", responses=problem_statuses(404))
 @guard(_READ)
 async def read_artist(artist_id: UUID, access: Access, work: Work, response: Response) -> ArtistBody:
     """One artist."""
     return _shown(await operations.ARTISTS.one(work, access, artist_id), response)
 
 
-@artists.get("/artists/{artist_id}/history", responses=problem_statuses(401, 403, 404, 422, 503))
+@artists.get("/artists/{artist_id}/history", responses=problem_statuses(404))
 @guard(_READ)
 async def read_artist_history(artist_id: UUID, access: Access, work: Work, asked: Paged) -> HistoryPage:
     """What happened to one artist's row, the newest first."""
@@ -100,7 +100,7 @@ async def read_artist_history(artist_id: UUID, access: Access, work: Work, asked
     return await history(work, asked, access.company_id, artist.id)
 
 
-@artists.patch("/artists/{artist_id}", responses=problem_statuses(401, 403, 404, 412, 422, 428, 503))
+@artists.patch("/artists/{artist_id}", responses=problem_statuses(404, 412, 428))
 @guard(_WRITE)
 async def edit_artist(
     artist_id: UUID, body: ArtistChanges, access: Access, work: Work, now: Now, expected: IfMatch, response: Response

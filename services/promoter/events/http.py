@@ -72,7 +72,7 @@ class EventPage(ResponseModel):
     next: str | None = None
 
 
-@events.post("/events", status_code=201, responses=problem_statuses(401, 403, 422, 503))
+@events.post("/events", status_code=201)
 @guard(Permission("promoter.events.create", ScopeSource.BODY))
 async def create_event(
     body: NewEvent, access: Access, work: Work, now: Now, once: Repeatable, response: Response
@@ -88,7 +88,7 @@ async def create_event(
     return made
 
 
-@events.get("/events", responses=problem_statuses(401, 403, 422, 503))
+@events.get("/events")
 @guard(Permission("promoter.events.read", ScopeSource.FILTER))
 async def list_events(
     access: Access,
@@ -110,14 +110,14 @@ async def list_events(
     return EventPage(events=[_body(each) for each in page.rows], next=page.next)
 
 
-@events.get("/events/{event_id}", responses=problem_statuses(401, 403, 404, 422, 503))
+@events.get("/events/{event_id}", responses=problem_statuses(404))
 @guard(Permission("promoter.events.read", ScopeSource.OBJECT))
 async def read_event(event_id: UUID, access: Access, work: Work, response: Response) -> EventBody:
     """One event."""
     return _shown(await operations.EVENTS.one(work, access, event_id), response)
 
 
-@events.get("/events/{event_id}/history", responses=problem_statuses(401, 403, 404, 422, 503))
+@events.get("/events/{event_id}/history", responses=problem_statuses(404))
 @guard(Permission("promoter.events.read", ScopeSource.OBJECT))
 async def read_event_history(event_id: UUID, access: Access, work: Work, asked: Paged) -> HistoryPage:
     """What happened to one event, the newest first."""
@@ -125,7 +125,7 @@ async def read_event_history(event_id: UUID, access: Access, work: Work, asked: 
     return await history(work, asked, access.company_id, event.id)
 
 
-@events.patch("/events/{event_id}", responses=problem_statuses(401, 403, 404, 409, 412, 422, 428, 503))
+@events.patch("/events/{event_id}", responses=problem_statuses(404, 409, 412, 428))
 @guard(Permission("promoter.events.update", ScopeSource.OBJECT))
 async def edit_event(
     event_id: UUID, body: EventChanges, access: Access, work: Work, now: Now, expected: IfMatch, response: Response
@@ -134,7 +134,7 @@ async def edit_event(
     return _shown(await operations.edit(work, access, event_id, body.said(), expected=expected, now=now), response)
 
 
-@events.post("/events/{event_id}/clone", status_code=201, responses=problem_statuses(401, 403, 404, 422, 503))
+@events.post("/events/{event_id}/clone", status_code=201, responses=problem_statuses(404))
 @guard(Permission("promoter.events.create", ScopeSource.OBJECT))
 async def clone_event(
     event_id: UUID, body: CloneOptions, access: Access, work: Work, now: Now, once: Repeatable, response: Response
@@ -162,7 +162,7 @@ async def _moving(
 
 #: Makes a move of the event in the path, in the version the caller has seen.
 Moving = Annotated[Callable[[str], Awaitable[EventBody]], Depends(_moving)]
-_MOVE_PROBLEMS = problem_statuses(401, 403, 404, 409, 412, 422, 428, 503)
+_MOVE_PROBLEMS = problem_statuses(404, 409, 412, 428)
 
 
 @events.post("/events/{event_id}/plan", responses=_MOVE_PROBLEMS)
