@@ -16,6 +16,7 @@ from chassis.uploads import MEBIBYTE, FileName, Upload, upload_body, uploaded
 from infra.files import Written
 from middleware.guards import Permission, ScopeSource, guard
 from services.finance.attachments import operations, rules
+from services.finance.expenses.tables import EXPENSES, scope_of
 from services.finance.manifest import MANIFEST
 
 attachments = router(prefix=MANIFEST.route_group, tag="attachments")
@@ -63,7 +64,7 @@ async def add_attachment(
 ) -> AttachmentBody:
     """Attach a file to an expense: the request's body, under the name in the query."""
     async with begin() as work:
-        expense = await operations.expense_of(work, access, expense_id)
+        expense = await EXPENSES.one(work, access, expense_id)
     kept = await keep(begin, files, upload)
     async with begin() as work:
 
@@ -73,8 +74,7 @@ async def add_attachment(
             )
             return AttachmentBody.model_validate(attachment)
 
-        scope = {"business_unit": expense.business_unit_id, "event": expense.event_id}
-        added = await upload.once(work, kept.written.sha256).answer(AttachmentBody, add, scope=scope)
+        added = await upload.once(work, kept.written.sha256).answer(AttachmentBody, add, scope=scope_of(expense))
     set_entity_tag(response, added.version)
     return added
 

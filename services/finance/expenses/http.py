@@ -33,7 +33,7 @@ from infra.documents.csv_text import Cell, csv_bytes
 from middleware.guards import Permission, ScopeSource, guard
 from services.finance.expenses import operations
 from services.finance.expenses.rules import MOVES, ExpenseDetails, ExpenseState
-from services.finance.expenses.tables import Expense
+from services.finance.expenses.tables import EXPENSES, Expense, scope_of
 from services.finance.manifest import MANIFEST
 from services.finance.projections.events import titles
 
@@ -194,7 +194,7 @@ async def add_expense(
     async def add() -> ExpenseBody:
         return _body(await operations.add(work, access, details, now=now))
 
-    added = await once.answer(ExpenseBody, add, scope=operations.scope_of(details))
+    added = await once.answer(ExpenseBody, add, scope=scope_of(details))
     set_entity_tag(response, added.version)
     return added
 
@@ -276,14 +276,14 @@ async def read_expense_totals(
 @guard(Permission("finance.expenses.read", ScopeSource.OBJECT))
 async def read_expense(expense_id: UUID, access: Access, work: Work, response: Response) -> ExpenseBody:
     """One expense."""
-    return _shown(await operations.EXPENSES.one(work, access, expense_id), response)
+    return _shown(await EXPENSES.one(work, access, expense_id), response)
 
 
 @expenses.get("/expenses/{expense_id}/history", responses=problem_statuses(404))
 @guard(Permission("finance.expenses.read", ScopeSource.OBJECT))
 async def read_expense_history(expense_id: UUID, access: Access, work: Work, asked: Paged) -> HistoryPage:
     """What happened to one expense, the newest first."""
-    expense = await operations.EXPENSES.one(work, access, expense_id)
+    expense = await EXPENSES.one(work, access, expense_id)
     return await history(work, asked, access.company_id, expense.id)
 
 

@@ -9,11 +9,10 @@ from uuid import UUID
 from sqlalchemy import ARRAY, ColumnElement, Date, Numeric, Text, and_, column, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from access.scopes import ScopeFilter, ScopeValue
+from access.scopes import ScopeFilter
 from chassis.audit import snapshot
 from chassis.imports import FAULTS_MAX, RowsRefusedError, Table, row_fault
-from chassis.objects import Objects
-from chassis.paging import Listing, Page, PageRequest
+from chassis.paging import Page, PageRequest
 from chassis.preconditions import Expected
 from chassis.request import UnitsOfWork
 from contracts.errors import DomainError
@@ -21,28 +20,16 @@ from contracts.identifiers import CompanyId, new_id
 from contracts.money import Money
 from contracts.problems import FieldFault
 from middleware.context import AccessContext
-from services.finance.approvals.rules import limit_needed
 from services.finance.categories.rules import check_takes_expenses
 from services.finance.categories.tables import held_state
 from services.finance.expenses import rules
 from services.finance.expenses.rules import ExpenseDetails, ExpenseState, Progress, Step, Totals
-from services.finance.expenses.tables import Expense
+from services.finance.expenses.tables import EXPENSES, LISTING, Expense, scope_of
 from services.finance.periods.rules import month_of
 from services.finance.periods.tables import hold_open
 from services.finance.projections.events import known_event
 from services.finance.rates.rules import check_target, steps
 from services.finance.rates.tables import read_rates
-
-LISTING: Final = Listing(
-    Expense,
-    sorts={"created": Expense.id, "incurred_on": Expense.incurred_on},
-    default="-created",
-    scopes={"business_unit": Expense.business_unit_id, "event": Expense.event_id},
-)
-EXPENSES: Final = Objects(
-    Expense, unknown=rules.ExpenseUnknownError, scope_of=lambda expense: scope_of(details_of(expense))
-)
-
 
 _ROWS_AT_ONCE: Final = 200
 
@@ -89,15 +76,6 @@ _CONDITIONS: Final[Mapping[str, Callable[[Any], ColumnElement[bool]]]] = {
     "paid_from": Expense.paid_on.__ge__,
     "paid_before": Expense.paid_on.__lt__,
 }
-
-
-def scope_of(details: ExpenseDetails) -> Mapping[str, ScopeValue]:
-    """By what an expense is judged; of these a permission is bounded by the types its catalog row names."""
-    return {
-        "business_unit": details.business_unit_id,
-        "event": details.event_id,
-        "approval_limit": limit_needed(details.amount),
-    }
 
 
 class FirstRows:

@@ -83,9 +83,7 @@ async def put(
     before = snapshot(row)
     for name, value in said.items():
         setattr(row, name, value)
-    row.version += 1
-    record(work, row, "correct", actor=access.user_id, now=now, before=before)
-    return row
+    return RATES.write(work, access, row, "correct", now=now, before=before)
 
 
 async def page(work: AsyncSession, company_id: CompanyId, asked: PageRequest, wanted: RatesFilter) -> Page[DayRates]:

@@ -369,6 +369,18 @@ async def test_a_file_that_cannot_be_removed_keeps_no_other_and_is_tried_again(f
     assert of.files == set()
 
 
+async def test_of_two_removals_at_once_exactly_one_is_made(finance: RunningModule) -> None:
+    of = await attaching(finance)
+    for tag, other in (('"1"', {412, 404}), ("*", {404})):
+        made = await of.attach()
+        removals = (of.person.call("DELETE", f"/attachments/{made['id']}", headers={"If-Match": tag}) for _ in range(2))
+        statuses = sorted(answer.status_code for answer in await asyncio.gather(*removals))
+        assert statuses[0] == 204
+        assert statuses[1] in other
+        entries = (await of.person.call("GET", f"/attachments/{made['id']}/history")).json()["entries"]
+        assert [each["action"] for each in entries] == ["remove", "add"]
+
+
 async def test_what_a_decision_was_made_by_stays(finance: RunningModule) -> None:
     of = await attaching(finance)
     made = await of.attach()
