@@ -1,5 +1,5 @@
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from datetime import date, datetime
 from typing import Any, Final
 from uuid import UUID
@@ -20,7 +20,8 @@ from services.finance.bills import rules
 from services.finance.bills.rules import Ageing, BillDetails, BillState, OpenBills, Payment, Progress
 from services.finance.bills.tables import Bill, BillPayment
 from services.finance.periods.tables import hold_open
-from services.finance.projections.events import known_event
+from services.finance.postings.rules import edited
+from services.finance.projections.events import check_event
 
 LISTING: Final = Listing(
     Bill,
@@ -83,11 +84,11 @@ def scope_of(details: BillDetails) -> Mapping[str, ScopeValue]:
 async def add(work: AsyncSession, access: AccessContext, details: BillDetails, *, now: datetime) -> Bill:
     """Put down a bill.
 
-    Raises OutOfScopeError, PeriodClosedError and what `rules.check_bill` and `_check_event` raise.
+    Raises OutOfScopeError, PeriodClosedError and what `rules.check_bill` and `check_event` raise.
     """
     access.require_scope(scope_of(details))
     rules.check_bill(details, now.date())
-    await _check_event(work, access, details)
+    await check_event(work, access.company_id, details.event_id)
     await hold_open(work, access.company_id, details.billed_on)
     bill = Bill(
         id=new_id(),
@@ -116,19 +117,17 @@ async def edit(
 
     Raises BillUnknownError, OutOfScopeError for where it is and where it would go, VersionMismatchError,
     BillNotEditableError, CurrencyUnknownError, PeriodClosedError and what `rules.check_bill` and
-    `_check_event` raise.
+    `check_event` raise.
     """
     bill = await BILLS.locked(work, access, bill_id, expected)
     before = details_of(bill)
-    amount = before.amount.edited(changes.get("amount"), changes.get("currency"))
-    others = {name: value for name, value in changes.items() if name not in {"amount", "currency"}}
-    details = replace(before, amount=amount, **others)
+    details = edited(before, changes)
     access.require_scope(scope_of(details))
     rules.check_editable(BillState(bill.state))
     rules.check_bill(details, now.date())
     if details == before:
         return bill
-    await _check_event(work, access, details, known=before)
+    await check_event(work, access.company_id, details.event_id, known=before.event_id)
     await hold_open(work, access.company_id, before.billed_on, details.billed_on)
     said = snapshot(bill)
     _set(bill, details)
@@ -236,15 +235,6 @@ def _values(said: BillDetails | Progress) -> dict[str, Any]:
 def _set(bill: Bill, said: BillDetails | Progress) -> None:
     for name, value in _values(said).items():
         setattr(bill, name, value)
-
-
-async def _check_event(
-    work: AsyncSession, access: AccessContext, details: BillDetails, *, known: BillDetails | None = None
-) -> None:
-    """What was put down on an event before may outlive it. Raises EventUnknownError or EventStateUnknownError."""
-    event_id = details.event_id
-    if event_id is not None and (known is None or event_id != known.event_id):
-        await known_event(work, access.company_id, event_id)
 
 
 async def _move(

@@ -27,7 +27,8 @@ from services.finance.expenses.rules import ExpenseDetails, ExpenseState, Progre
 from services.finance.expenses.tables import EXPENSES, LISTING, Expense, scope_of
 from services.finance.periods.rules import month_of
 from services.finance.periods.tables import hold_open
-from services.finance.projections.events import known_event
+from services.finance.postings.rules import edited
+from services.finance.projections.events import check_event, known_event
 from services.finance.rates.rules import check_target, steps
 from services.finance.rates.tables import read_rates
 
@@ -124,7 +125,7 @@ async def edit(
     """
     expense = await EXPENSES.locked(work, access, expense_id, expected)
     before = details_of(expense)
-    details = _changed(before, changes)
+    details = edited(before, changes)
     access.require_scope(scope_of(details))
     rules.check_editable(ExpenseState(expense.state))
     rules.check_expense(details, now.date())
@@ -317,12 +318,6 @@ def _values(details: ExpenseDetails) -> dict[str, Any]:
     return {field.name: getattr(details, field.name) for field in fields(details)}
 
 
-def _changed(details: ExpenseDetails, changes: Mapping[str, Any]) -> ExpenseDetails:
-    amount = details.amount.edited(changes.get("amount"), changes.get("currency"))
-    others = {name: value for name, value in changes.items() if name not in {"amount", "currency"}}
-    return replace(details, amount=amount, **others)
-
-
 async def _hold_category(work: AsyncSession, access: AccessContext, category_id: UUID) -> None:
     check_takes_expenses(await held_state(work, access.company_id, category_id))
 
@@ -333,8 +328,7 @@ async def _hold_references(
     """Have what an expense refers to stay what it is until the expense is written. What it referred to before may have
     retired, or been removed, since. Raises CategoryRefusedError, EventUnknownError or EventStateUnknownError.
     """
-    category_id, event_id = details.category_id, details.event_id
+    category_id = details.category_id
     if category_id is not None and (known is None or category_id != known.category_id):
         await _hold_category(work, access, category_id)
-    if event_id is not None and (known is None or event_id != known.event_id):
-        await known_event(work, access.company_id, event_id)
+    await check_event(work, access.company_id, details.event_id, known=known.event_id if known else None)

@@ -1,5 +1,5 @@
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from datetime import date, datetime
 from typing import Any, Final
 from uuid import UUID
@@ -18,7 +18,8 @@ from services.finance.income import rules
 from services.finance.income.rules import IncomeDetails, IncomeKind, IncomeState
 from services.finance.income.tables import Income
 from services.finance.periods.tables import hold_open
-from services.finance.projections.events import known_event
+from services.finance.postings.rules import edited
+from services.finance.projections.events import check_event
 
 LISTING: Final = Listing(
     Income,
@@ -62,11 +63,11 @@ def scope_of(details: IncomeDetails) -> Mapping[str, ScopeValue]:
 async def add(work: AsyncSession, access: AccessContext, details: IncomeDetails, *, now: datetime) -> Income:
     """Put down income.
 
-    Raises OutOfScopeError, PeriodClosedError and what `rules.check_income` and `_check_event` raise.
+    Raises OutOfScopeError, PeriodClosedError and what `rules.check_income` and `check_event` raise.
     """
     access.require_scope(scope_of(details))
     rules.check_income(details, now.date())
-    await _check_event(work, access, details)
+    await check_event(work, access.company_id, details.event_id)
     await hold_open(work, access.company_id, details.received_on)
     income = Income(
         id=new_id(),
@@ -95,19 +96,17 @@ async def edit(
 
     Raises IncomeUnknownError, OutOfScopeError for where it is and where it would go, VersionMismatchError,
     IncomeVoidError, CurrencyUnknownError, PeriodClosedError and what `rules.check_income` and
-    `_check_event` raise.
+    `check_event` raise.
     """
     income = await INCOME.locked(work, access, income_id, expected)
     before = details_of(income)
-    amount = before.amount.edited(changes.get("amount"), changes.get("currency"))
-    others = {name: value for name, value in changes.items() if name not in {"amount", "currency"}}
-    details = replace(before, amount=amount, **others)
+    details = edited(before, changes)
     access.require_scope(scope_of(details))
     rules.check_editable(IncomeState(income.state))
     rules.check_income(details, now.date())
     if details == before:
         return income
-    await _check_event(work, access, details, known=before)
+    await check_event(work, access.company_id, details.event_id, known=before.event_id)
     await hold_open(work, access.company_id, before.received_on, details.received_on)
     said = snapshot(income)
     for name, value in _values(details).items():
@@ -144,12 +143,3 @@ def details_of(income: Income) -> IncomeDetails:
 
 def _values(details: IncomeDetails) -> dict[str, Any]:
     return {field.name: getattr(details, field.name) for field in fields(details)}
-
-
-async def _check_event(
-    work: AsyncSession, access: AccessContext, details: IncomeDetails, *, known: IncomeDetails | None = None
-) -> None:
-    """What was put down on an event before may outlive it. Raises EventUnknownError or EventStateUnknownError."""
-    event_id = details.event_id
-    if event_id is not None and (known is None or event_id != known.event_id):
-        await known_event(work, access.company_id, event_id)

@@ -61,6 +61,16 @@ async def known_event(work: AsyncSession, company_id: CompanyId, event_id: UUID)
     return found
 
 
+async def check_event(
+    work: AsyncSession, company_id: CompanyId, event_id: UUID | None, *, known: UUID | None = None
+) -> None:
+    """That what is put down on an event is put down on one there is. What was on it before, on the `known` one, may
+    outlive it. Raises EventUnknownError or EventStateUnknownError.
+    """
+    if event_id is not None and event_id != known:
+        await known_event(work, company_id, event_id)
+
+
 async def titles(work: AsyncSession, company_id: CompanyId) -> Mapping[UUID, str]:
     """What the company's events are called, as far as that is known; also where the newest state is not."""
     told = select(ProjectedEvent.id, ProjectedEvent.title).where(

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from decimal import Decimal
 from fractions import Fraction
 from typing import Final
@@ -10,6 +10,7 @@ from typing import Final
 from contracts.errors import DomainError, Kind
 from contracts.exchange import THROUGH_BASE_DIGITS, ExchangeRate, RateInvalidError
 from contracts.money import MINOR_UNIT_DIGITS, CurrencyUnknownError
+from services.finance.postings.rules import has_come
 
 
 class RatesUnknownError(DomainError):
@@ -81,8 +82,7 @@ class Rates:
 
 def check_rates(rates: Rates, today: date) -> None:
     """Raises RatesDateRefusedError, BaseUnknownError or RatesInvalidError."""
-    # Somewhere it is tomorrow already.
-    if rates.day > today + timedelta(days=1):
+    if not has_come(rates.day, today):
         raise RatesDateRefusedError(f"{rates.day} has not come yet.")
     if rates.base not in MINOR_UNIT_DIGITS:
         raise BaseUnknownError(f"{rates.base!r} is not an ISO 4217 currency.")
