@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime
 from http import HTTPStatus
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, Self, TypeVar
 from uuid import UUID
 
 from fastapi import APIRouter
@@ -216,6 +216,12 @@ class ResponseModel(BaseModel):
     """An answer's body."""
 
     model_config = ConfigDict(frozen=True, from_attributes=True)
+
+    @classmethod
+    def of(cls, row: Any, /, **made: Any) -> Self:
+        """The body of an object: what is `made` for it, and all else as its row has it."""
+        kept = {name: getattr(row, name) for name in cls.model_fields if name not in made}
+        return cls.model_validate({**kept, **made})
 
 
 def problem_statuses(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -286,19 +286,15 @@ def _shown(bill: Bill, now: datetime, response: Response) -> BillBody:
 
 def _body(bill: Bill, today: date) -> BillBody:
     state = BillState(bill.state)
-    left = open_amount(bill.amount, operations.progress_of(bill))
-    own = BillBody.model_fields.keys() - {"state", "moves", "is_overdue", "amount", "paid", "open"}
-    return BillBody(
-        state=state,
+    return BillBody.of(
+        bill,
         moves=MOVES.allowed(state),
         is_overdue=is_overdue(state, bill.due_on, today),
         amount=str(bill.amount),
         paid=str(bill.paid),
-        open=str(left),
-        **{name: getattr(bill, name) for name in own},
+        open=str(open_amount(bill.amount, operations.progress_of(bill))),
     )
 
 
 def _payment_body(payment: BillPayment) -> PaymentBody:
-    own = PaymentBody.model_fields.keys() - {"amount"}
-    return PaymentBody(amount=str(payment.amount), **{name: getattr(payment, name) for name in own})
+    return PaymentBody.of(payment, amount=str(payment.amount))

@@ -1,5 +1,5 @@
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Final
 from uuid import UUID
@@ -9,8 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from access.scopes import ScopeFilter, ScopeValue
 from chassis.audit import record, snapshot
-from chassis.objects import Objects
-from chassis.paging import Listing, Page, PageRequest
+from chassis.objects import Objects, set_values, value_of, values_of
+from chassis.paging import Listing, Page, PageRequest, asked_for
 from chassis.preconditions import WHATEVER, Expected
 from contracts.identifiers import CompanyId, new_id
 from contracts.money import Money
@@ -52,8 +52,7 @@ class BillFilter:
     due_before: date | None = None
 
     def conditions(self) -> list[ColumnElement[bool]]:
-        asked = ((condition, getattr(self, name)) for name, condition in _CONDITIONS.items())
-        found = [condition(value) for condition, value in asked if value is not None]
+        found = asked_for(self, _CONDITIONS)
         if self.is_overdue is not None:
             overdue = and_(_IS_UNPAID, Bill.due_on < self.today)
             found.append(overdue if self.is_overdue else not_(overdue))
@@ -96,8 +95,8 @@ async def add(work: AsyncSession, access: AccessContext, details: BillDetails, *
         created_by=access.user_id,
         created_at=now,
         version=0,
-        **_values(details),
-        **_values(Progress()),
+        **values_of(details),
+        **values_of(Progress()),
     )
     work.add(bill)
     return BILLS.write(work, access, bill, "add", now=now)
@@ -130,7 +129,7 @@ async def edit(
     await check_event(work, access.company_id, details.event_id, known=before.event_id)
     await hold_open(work, access.company_id, before.billed_on, details.billed_on)
     said = snapshot(bill)
-    _set(bill, details)
+    set_values(bill, details)
     bill.changed_by = access.user_id
     return BILLS.write(work, access, bill, "edit", now=now, before=said)
 
@@ -184,7 +183,7 @@ async def pay(
     work.add(row)
     record(work, row, "add", actor=access.user_id, now=now)
     said = snapshot(bill)
-    _set(bill, progress)
+    set_values(bill, progress)
     BILLS.write(work, access, bill, name, now=now, before=said)
     return row
 
@@ -220,21 +219,11 @@ async def ageing(
 
 
 def details_of(bill: Bill) -> BillDetails:
-    return BillDetails(**{field.name: getattr(bill, field.name) for field in fields(BillDetails)})
+    return value_of(BillDetails, bill)
 
 
 def progress_of(bill: Bill) -> Progress:
-    said = {field.name: getattr(bill, field.name) for field in fields(Progress)}
-    return Progress(**{**said, "state": BillState(bill.state)})
-
-
-def _values(said: BillDetails | Progress) -> dict[str, Any]:
-    return {field.name: getattr(said, field.name) for field in fields(said)}
-
-
-def _set(bill: Bill, said: BillDetails | Progress) -> None:
-    for name, value in _values(said).items():
-        setattr(bill, name, value)
+    return value_of(Progress, bill, state=BillState(bill.state))
 
 
 async def _move(
@@ -242,5 +231,5 @@ async def _move(
 ) -> Bill:
     await hold_open(work, access.company_id, bill.billed_on)
     said = snapshot(bill)
-    _set(bill, progress)
+    set_values(bill, progress)
     return BILLS.write(work, access, bill, name, now=now, before=said)

@@ -123,13 +123,4 @@ def _shown(category: Category, response: Response) -> CategoryBody:
 
 
 def _body(category: Category) -> CategoryBody:
-    state = CategoryState(category.state)
-    return CategoryBody(
-        id=category.id,
-        name=category.name,
-        state=state,
-        moves=MOVES.allowed(state),
-        version=category.version,
-        created_by=category.created_by,
-        created_at=category.created_at,
-    )
+    return CategoryBody.of(category, moves=MOVES.allowed(CategoryState(category.state)))

@@ -372,11 +372,5 @@ def _shown(expense: Expense, response: Response) -> ExpenseBody:
 
 
 def _body(expense: Expense) -> ExpenseBody:
-    state = ExpenseState(expense.state)
-    own = ExpenseBody.model_fields.keys() - {"state", "moves", "amount"}
-    return ExpenseBody(
-        state=state,
-        moves=MOVES.allowed(state),
-        amount=str(expense.amount),
-        **{name: getattr(expense, name) for name in own},
-    )
+    moves = MOVES.allowed(ExpenseState(expense.state))
+    return ExpenseBody.of(expense, moves=moves, amount=str(expense.amount))

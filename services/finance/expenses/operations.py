@@ -1,5 +1,5 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
 from fractions import Fraction
@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from access.scopes import ScopeFilter
 from chassis.audit import snapshot
 from chassis.imports import FAULTS_MAX, RowsRefusedError, Table, row_fault
-from chassis.paging import Page, PageRequest
+from chassis.objects import set_values, value_of, values_of
+from chassis.paging import Page, PageRequest, asked_for
 from chassis.preconditions import Expected
 from chassis.request import UnitsOfWork
 from contracts.errors import DomainError
@@ -56,8 +57,7 @@ class ExpenseFilter:
     paid_before: date | None = None
 
     def conditions(self) -> list[ColumnElement[bool]]:
-        asked = ((condition, getattr(self, name)) for name, condition in _CONDITIONS.items())
-        return [condition(value) for condition, value in asked if value is not None]
+        return asked_for(self, _CONDITIONS)
 
 
 _CONDITIONS: Final[Mapping[str, Callable[[Any], ColumnElement[bool]]]] = {
@@ -134,8 +134,7 @@ async def edit(
     await _hold_references(work, access, details, known=before)
     await hold_open(work, access.company_id, before.incurred_on, details.incurred_on)
     said = snapshot(expense)
-    for name, value in _values(details).items():
-        setattr(expense, name, value)
+    set_values(expense, details)
     return EXPENSES.write(work, access, expense, "edit", now=now, before=said)
 
 
@@ -160,8 +159,7 @@ async def move(
     progress = rules.moved(before, step, expense.created_by)
     await hold_open(work, access.company_id, *rules.posting_days(details_of(expense), before, step))
     said = snapshot(expense)
-    for field in fields(progress):
-        setattr(expense, field.name, getattr(progress, field.name))
+    set_values(expense, progress)
     return EXPENSES.write(work, access, expense, name, now=now, before=said)
 
 
@@ -292,7 +290,7 @@ def _half_up(minor: Any, factor: Any, divisor: Any) -> Any:
 
 
 def details_of(expense: Expense) -> ExpenseDetails:
-    return ExpenseDetails(**{field.name: getattr(expense, field.name) for field in fields(ExpenseDetails)})
+    return value_of(ExpenseDetails, expense)
 
 
 def _draft(work: AsyncSession, access: AccessContext, details: ExpenseDetails, *, now: datetime) -> Expense:
@@ -303,19 +301,14 @@ def _draft(work: AsyncSession, access: AccessContext, details: ExpenseDetails, *
         created_by=access.user_id,
         created_at=now,
         version=0,
-        **_values(details),
+        **values_of(details),
     )
     work.add(expense)
     return EXPENSES.write(work, access, expense, "add", now=now)
 
 
 def _progress_of(expense: Expense) -> Progress:
-    said = {field.name: getattr(expense, field.name) for field in fields(Progress)}
-    return Progress(**{**said, "state": ExpenseState(expense.state)})
-
-
-def _values(details: ExpenseDetails) -> dict[str, Any]:
-    return {field.name: getattr(details, field.name) for field in fields(details)}
+    return value_of(Progress, expense, state=ExpenseState(expense.state))
 
 
 async def _hold_category(work: AsyncSession, access: AccessContext, category_id: UUID) -> None:

@@ -164,11 +164,4 @@ def _shown(found: Income, response: Response) -> IncomeBody:
 
 
 def _body(found: Income) -> IncomeBody:
-    state = IncomeState(found.state)
-    own = IncomeBody.model_fields.keys() - {"state", "moves", "amount"}
-    return IncomeBody(
-        state=state,
-        moves=MOVES.allowed(state),
-        amount=str(found.amount),
-        **{name: getattr(found, name) for name in own},
-    )
+    return IncomeBody.of(found, moves=MOVES.allowed(IncomeState(found.state)), amount=str(found.amount))

@@ -1,5 +1,5 @@
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Final
 from uuid import UUID
@@ -9,8 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from access.scopes import ScopeFilter, ScopeValue
 from chassis.audit import snapshot
-from chassis.objects import Objects
-from chassis.paging import Listing, Page, PageRequest
+from chassis.objects import Objects, set_values, value_of, values_of
+from chassis.paging import Listing, Page, PageRequest, asked_for
 from chassis.preconditions import Expected
 from contracts.identifiers import CompanyId, new_id
 from middleware.context import AccessContext
@@ -42,8 +42,7 @@ class IncomeFilter:
     received_before: date | None = None
 
     def conditions(self) -> list[ColumnElement[bool]]:
-        asked = ((condition, getattr(self, name)) for name, condition in _CONDITIONS.items())
-        return [condition(value) for condition, value in asked if value is not None]
+        return asked_for(self, _CONDITIONS)
 
 
 _CONDITIONS: Final[Mapping[str, Callable[[Any], ColumnElement[bool]]]] = {
@@ -76,7 +75,7 @@ async def add(work: AsyncSession, access: AccessContext, details: IncomeDetails,
         created_by=access.user_id,
         created_at=now,
         version=0,
-        **_values(details),
+        **values_of(details),
     )
     work.add(income)
     return INCOME.write(work, access, income, "add", now=now)
@@ -109,8 +108,7 @@ async def edit(
     await check_event(work, access.company_id, details.event_id, known=before.event_id)
     await hold_open(work, access.company_id, before.received_on, details.received_on)
     said = snapshot(income)
-    for name, value in _values(details).items():
-        setattr(income, name, value)
+    set_values(income, details)
     return INCOME.write(work, access, income, "edit", now=now, before=said)
 
 
@@ -137,9 +135,4 @@ async def page(
 
 
 def details_of(income: Income) -> IncomeDetails:
-    said = {field.name: getattr(income, field.name) for field in fields(IncomeDetails)}
-    return IncomeDetails(**{**said, "kind": IncomeKind(income.kind)})
-
-
-def _values(details: IncomeDetails) -> dict[str, Any]:
-    return {field.name: getattr(details, field.name) for field in fields(details)}
+    return value_of(IncomeDetails, income, kind=IncomeKind(income.kind))

@@ -124,13 +124,4 @@ def _shown(period: Period, response: Response) -> PeriodBody:
 
 
 def _body(period: Period) -> PeriodBody:
-    state = PeriodState(period.state)
-    return PeriodBody(
-        id=period.id,
-        month=month_text(period.month),
-        state=state,
-        moves=MOVES.allowed(state),
-        version=period.version,
-        created_by=period.created_by,
-        created_at=period.created_at,
-    )
+    return PeriodBody.of(period, moves=MOVES.allowed(PeriodState(period.state)), month=month_text(period.month))

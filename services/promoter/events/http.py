@@ -227,20 +227,4 @@ def _shown(event: Event, response: Response) -> EventBody:
 
 
 def _body(event: Event) -> EventBody:
-    state = EventState(event.state)
-    return EventBody(
-        id=event.id,
-        title=event.title,
-        state=state,
-        moves=MOVES.allowed(state),
-        business_unit_id=event.business_unit_id,
-        starts_at=event.starts_at,
-        ends_at=event.ends_at,
-        time_zone=event.time_zone,
-        space_id=event.space_id,
-        venue_text=event.venue_text,
-        currency=event.currency,
-        version=event.version,
-        created_by=event.created_by,
-        created_at=event.created_at,
-    )
+    return EventBody.of(event, moves=MOVES.allowed(EventState(event.state)))
