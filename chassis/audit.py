@@ -2,6 +2,9 @@
 
 An entry is written by the operation, in the unit of work of what it tells of. It is never changed: the application's
 role may add entries and read them, nothing else.
+
+A version without an entry is one under which a state was published again, above what a log had of it (`StateTopic`):
+nobody did anything, and nothing of the object is different.
 """
 
 from collections.abc import Mapping

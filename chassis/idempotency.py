@@ -142,11 +142,16 @@ class Once:
         check_key(self.key)
         if scope is not None:
             self.access.require_scope(scope)
-        if await self._is_first():
-            made = await make()
-            await self.work.execute(update(IdempotencyKey).where(*self._own()).values(answer=made.model_dump_json()))
-            return made
-        stored = (await self.work.scalars(select(IdempotencyKey).where(*self._own()))).one()
+        while not await self._is_first():
+            stored = (await self.work.scalars(select(IdempotencyKey).where(*self._own()))).one_or_none()
+            # None where it has become old enough to be forgotten between the two statements: then this is the first.
+            if stored is not None:
+                return self._repeated(body, stored)
+        made = await make()
+        await self.work.execute(update(IdempotencyKey).where(*self._own()).values(answer=made.model_dump_json()))
+        return made
+
+    def _repeated(self, body: type[Body], stored: IdempotencyKey) -> Body:
         if stored.request_digest != self.request_digest or stored.answer is None:
             raise IdempotencyKeyReusedError("Its first request said something else. Take a new key for a new request.")
         return body.model_validate_json(stored.answer)

@@ -9,11 +9,12 @@ removes its row: the bytes go when it has stood for a while. Nobody ever has to 
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final
 from uuid import UUID
 
-from sqlalchemy import Index, MetaData, delete, select
+import structlog
+from sqlalchemy import Index, MetaData, delete, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import DateTime
@@ -25,7 +26,7 @@ from contracts.errors import DomainError, Kind
 from contracts.identifiers import CompanyId, new_id
 from contracts.problems import ProblemCode
 from infra.clock import Clock
-from infra.files import FileId, Files, Written
+from infra.files import FileId, Files, FilesUnavailableError, Written
 from infra.postgres.companies import every_company, note_companies_of
 from infra.postgres.database import Database
 from infra.postgres.naming import NAMING_CONVENTION
@@ -35,6 +36,12 @@ from infra.postgres.row_security import isolate_by_company
 UNCLAIMED_FOR: Final = timedelta(hours=1)
 _UPLOAD_SECONDS_MAX: Final = 30 * 60
 _REMOVING_INTERVAL_SECONDS: Final = 600.0
+
+#: Of a note among those of its company: when it was made, and its file.
+_Place = tuple[datetime, UUID]
+_BEGINNING: Final[_Place] = (datetime(1970, 1, 1, tzinfo=UTC), UUID(int=0))
+
+_log = structlog.get_logger("kisum.files")
 
 #: Where the service keeps its files, as its composition root has opened them.
 OwnFiles = Annotated[Files, component(Files)]
@@ -140,21 +147,38 @@ async def remove_unclaimed_files(components: Mapping[type, Any], database: Datab
 
 
 async def remove_unclaimed(database: Database, files: Files, now: datetime) -> None:
-    """File by file, each under the lock of its note: who claims it at the same time finds it claimable or gone."""
+    """File by file, each under the lock of its note: who claims it at the same time finds it claimable or gone.
+
+    One that cannot be removed keeps its note for the next time, and the others go.
+    """
     async for company_id in every_company(database):
-        while await _remove_one(database, files, company_id, now - UNCLAIMED_FOR):
-            pass
+        place: _Place | None = _BEGINNING
+        while place is not None:
+            place = await _remove_next(database, files, company_id, now - UNCLAIMED_FOR, behind=place)
 
 
-async def _remove_one(database: Database, files: Files, company_id: CompanyId, noted_before: datetime) -> bool:
+async def _remove_next(
+    database: Database, files: Files, company_id: CompanyId, noted_before: datetime, *, behind: _Place
+) -> _Place | None:
+    """Where the note stood whose file was looked at; None behind the last."""
+    standing = tuple_(UnclaimedFile.noted_at, UnclaimedFile.file_id)
+    following = (
+        select(UnclaimedFile)
+        .where(UnclaimedFile.noted_at < noted_before, standing > behind)
+        .order_by(UnclaimedFile.noted_at, UnclaimedFile.file_id)
+    )
     async with database.unit_of_work(company_id=company_id) as work:
-        oldest = select(UnclaimedFile).where(UnclaimedFile.noted_at < noted_before).order_by(UnclaimedFile.noted_at)
-        note = (await work.scalars(oldest.limit(1).with_for_update(skip_locked=True))).first()
+        note = (await work.scalars(following.limit(1).with_for_update(skip_locked=True))).first()
         if note is None:
-            return False
-        await files.remove(FileId(company_id, note.file_id))
-        await work.delete(note)
-        return True
+            return None
+        place, file = (note.noted_at, note.file_id), FileId(company_id, note.file_id)
+        try:
+            await files.remove(file)
+        except FilesUnavailableError as error:
+            _log.warning("a file nobody claimed is not removed and tried again", file=str(file), why=error.detail)
+        else:
+            await work.delete(note)
+        return place
 
 
 def _is(file: FileId) -> tuple[Any, ...]:

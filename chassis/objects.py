@@ -3,9 +3,12 @@
 Whoever asks for another company's object is told what they would be told of one that does not exist, and an object out
 of the caller's scopes is refused before anything is said of it. A change is made under the row's lock, for the version
 the caller has seen, and leaves a version more and an entry of the audit trail.
+
+Rules take no rows but values: dataclasses whose fields are called as attributes of the row are.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 from uuid import UUID
@@ -19,6 +22,7 @@ from contracts.errors import DomainError
 from middleware.context import AccessContext
 
 Row = TypeVar("Row")
+Value = TypeVar("Value")
 
 
 class Objects(Generic[Row]):
@@ -73,3 +77,20 @@ class Objects(Generic[Row]):
             access.require_scope(self._scope_of(found))
         row: Row = found
         return row
+
+
+def value_of(kind: type[Value], row: Any, /, **made: Any) -> Value:
+    """What a row says, as its rules take it: what is `made` of it, as a state is of its text, and all else as it is."""
+    names = (field.name for field in fields(kind) if field.name not in made)  # type: ignore[arg-type]  # a dataclass
+    return kind(**{name: getattr(row, name) for name in names}, **made)
+
+
+def values_of(value: Any) -> dict[str, Any]:
+    """A value's fields, for the row it becomes."""
+    return {field.name: getattr(value, field.name) for field in fields(value)}
+
+
+def set_values(row: Any, value: Any) -> None:
+    """Have a row say what the value says."""
+    for name, each in values_of(value).items():
+        setattr(row, name, each)

@@ -1,7 +1,8 @@
 """The OpenAPI document of a service: what FastAPI knows of each route, and what all of ours have in common.
 
 A guard answers before anything of the route runs, so what it asks for and refuses with is written down here, from the
-guard itself, and not beside each handler.
+guard itself, and not beside each handler. So is what is refused of any parameter and of any body: a route tells the
+statuses that are its own.
 """
 
 from collections.abc import Iterable
@@ -26,6 +27,8 @@ _COMPANY_PARAMETER: Final = {
     "description": "The company the request is for.",
     "schema": {"type": "string", "format": "uuid"},
 }
+#: Of a 422 as FastAPI tells it, which our problem handlers never send.
+_SCHEMAS_OF_FASTAPI: Final = ("HTTPValidationError", "ValidationError")
 
 
 def openapi_document(app: FastAPI, routers: Iterable[APIRouter]) -> dict[str, Any]:
@@ -33,7 +36,10 @@ def openapi_document(app: FastAPI, routers: Iterable[APIRouter]) -> dict[str, An
     document = deepcopy(app.openapi())
     problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
     components = document.setdefault("components", {})
-    components.setdefault("schemas", {}).update(problem.pop("$defs") | {"Problem": problem})
+    schemas = components.setdefault("schemas", {})
+    for name in _SCHEMAS_OF_FASTAPI:
+        schemas.pop(name, None)
+    schemas.update(problem.pop("$defs") | {"Problem": problem})
     components["securitySchemes"] = {_TOKEN: _TOKEN_SCHEME}
     for router in routers:
         for route in router.routes:
@@ -62,7 +68,7 @@ def _complete(operation: dict[str, Any], guard: Guard | None) -> None:
     if "requestBody" in operation:
         statuses.add(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
     for status, told in problem_statuses(*statuses).items():
-        # Where a route declares no 422, FastAPI tells of one that our problem handlers never send.
+        # In place of FastAPI's own 422 too.
         operation["responses"][str(int(status))] = told
 
 

@@ -7,7 +7,7 @@ them into conditions.
 
 import base64
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Annotated, Any, Final, Generic, TypeVar
@@ -165,6 +165,12 @@ class Listing(Generic[Row]):
                 # A type no column stands for is one no row has a value of: nothing is inside.
                 conditions.append(self._scopes[scope_type].in_(ids))
         return conditions
+
+
+def asked_for(wanted: Any, conditions: Mapping[str, Callable[[Any], ColumnElement[bool]]]) -> list[ColumnElement[bool]]:
+    """The conditions of a filter, by the names of its fields; of None, which asks for all, there is none."""
+    values = ((condition, getattr(wanted, name)) for name, condition in conditions.items())
+    return [condition(value) for condition, value in values if value is not None]
 
 
 def _cursor(sort: str, value: Any, row_id: UUID) -> str:

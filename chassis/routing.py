@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime
 from http import HTTPStatus
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, Self, TypeVar
 from uuid import UUID
 
 from fastapi import APIRouter
@@ -134,6 +134,33 @@ class RequestModel(BaseModel):
         return value
 
 
+def _tell_no_defaults(schema: dict[str, Any]) -> None:
+    for told in schema["properties"].values():
+        told.pop("default", None)
+
+
+class ChangesModel(RequestModel):
+    """What is to be different of an object: a field that is left out stays, null takes a value away.
+
+    Written before the model of what is made, `class ExpenseChanges(ChangesModel, NewExpense)`, it has that one's fields
+    and rules. It needs none of them, and none has a default: to leave a field out is to say nothing of it.
+    """
+
+    model_config = ConfigDict(json_schema_extra=_tell_no_defaults)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        for field in cls.model_fields.values():
+            # Only so that it may be left out; nobody sees it.
+            field.default = None
+        cls.model_rebuild(force=True)
+
+    def said(self) -> dict[str, Any]:
+        """The fields that were not left out."""
+        return self.model_dump(exclude_unset=True)
+
+
 def _refuse_control_characters(value: Any) -> Any:
     # PostgreSQL stores no NUL, and no other control character belongs into a name or an address.
     if isinstance(value, str) and not value.isprintable() and any(ord(each) < _FIRST_PRINTABLE for each in value):
@@ -189,6 +216,12 @@ class ResponseModel(BaseModel):
     """An answer's body."""
 
     model_config = ConfigDict(frozen=True, from_attributes=True)
+
+    @classmethod
+    def of(cls, row: Any, /, **made: Any) -> Self:
+        """The body of an object: what is `made` for it, and all else as its row has it."""
+        kept = {name: getattr(row, name) for name in cls.model_fields if name not in made}
+        return cls.model_validate({**kept, **made})
 
 
 def problem_statuses(*statuses: int) -> dict[int | str, dict[str, Any]]:

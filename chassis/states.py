@@ -85,7 +85,10 @@ class StateTopic(Generic[Row]):
     async def republish(
         self, work: Any, key: str, *, now: datetime, above: int | None = None, lane: Lane = Lane.INTERACTIVE
     ) -> Revision | None:
-        """Publish a row's state again; None for one there is not."""
+        """Publish a row's state again; None for one there is not.
+
+        Above a version the row gets a higher one and no entry of the audit trail: it says what it said.
+        """
         if not self.is_key(key):
             return None
         company_id, row_id = parsed_key(key)

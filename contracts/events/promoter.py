@@ -60,6 +60,7 @@ class EventChanged(Payload):
     #: None for one that was removed; so are all fields below.
     title: PublicText | None
     business_unit_id: UUID | None
+    #: None also of one whose date is not known, or not known any more: it was postponed.
     times: EventTimes | None
     #: A space of the venue service, or where it is in words.
     space_id: UUID | None

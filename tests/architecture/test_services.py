@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from chassis.routing import GuardedRoute
 from cli.registry import load, service_names
 from contracts.services import MODULES, SERVICES
-from middleware.guards import guard_of
+from middleware.guards import Public, guard_of
 
 ROOT = Path(__file__).parents[2]
 ALWAYS = {"__init__.py", "README.md", "manifest.py", "settings.py", "app.py"}
@@ -52,12 +53,30 @@ def test_each_route_is_in_its_group_guarded_and_says_what_it_answers(name: str) 
     for route in routes:
         assert isinstance(route, GuardedRoute)
         assert route.path.startswith(service.manifest.route_group + "/")
-        assert guard_of(route.endpoint) is not None
-        assert "/{" in route.path or 503 in _declared(route), f"{route.path} can meet a database that is away"
+        guard = guard_of(route.endpoint)
+        assert guard is not None
+        # Of all others the document tells it by their guard.
+        assert not isinstance(guard, Public) or 503 in _declared(route), (
+            f"{route.path} can meet a database that is away"
+        )
 
 
 def _declared(route: APIRoute) -> set[int]:
     return {int(status) for status in route.responses}
+
+
+@names
+def test_a_change_may_leave_out_any_field_and_none_has_a_default(name: str) -> None:
+    app = FastAPI()
+    for router in load([name])[name].routers:
+        app.include_router(router)
+    document = app.openapi()
+    for path, item in document["paths"].items():
+        if "patch" in item:
+            body = item["patch"]["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+            schema = document["components"]["schemas"][body.rpartition("/")[2]]
+            assert "required" not in schema, path
+            assert [field for field, told in schema["properties"].items() if "default" in told] == [], path
 
 
 @names

@@ -1,7 +1,7 @@
 from typing import Literal
 
 from chassis.request import Caller, Company, OwnAccessPath
-from chassis.routing import ResponseModel, problem_statuses, router
+from chassis.routing import ResponseModel, router
 from contracts.problems import Reason
 from middleware.guards import ActiveMember, guard
 from services.access_resolver.access import operations
@@ -19,7 +19,7 @@ class ModuleAccessBody(ResponseModel):
     scopes: dict[str, Literal["*"] | list[str]]
 
 
-@access.get("/me", responses=problem_statuses(401, 403, 422, 503))
+@access.get("/me")
 @guard(ActiveMember())
 async def my_access(caller: Caller, company: Company, path: OwnAccessPath) -> list[ModuleAccessBody]:
     """What the caller may do in the company, module by module, and what stands in the way of the rest."""

@@ -66,7 +66,7 @@ class ProofBody(ResponseModel):
 OwnFleet = Annotated[Fleet, component(Fleet)]
 
 
-@fleet.get("/fleet", responses=problem_statuses(401, 403, 503))
+@fleet.get("/fleet")
 @guard(PlatformAdmin())
 async def show_fleet(own: OwnFleet, now: Now) -> FleetBody:
     """Every instance that decides, as it told of itself last, within the hour."""
@@ -92,7 +92,7 @@ async def show_fleet(own: OwnFleet, now: Now) -> FleetBody:
     )
 
 
-@fleet.get("/proofs/{company_id}/{user_id}", responses=problem_statuses(401, 403, 404, 422, 503))
+@fleet.get("/proofs/{company_id}/{user_id}", responses=problem_statuses(404))
 @guard(CompanyAdmin())
 async def show_proof(
     company_id: UUID, user_id: UUID, company: Company, own: OwnFleet, path: OwnAccessPath

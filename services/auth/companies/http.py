@@ -6,7 +6,7 @@ from fastapi import Response
 from pydantic import Field
 
 from chassis.request import Caller, Now, Work
-from chassis.routing import REVISION_HEADER, RequestModel, ResponseModel, problem_statuses, router
+from chassis.routing import REVISION_HEADER, RequestModel, ResponseModel, router
 from middleware.guards import SignedIn, guard
 from services.auth.companies import operations
 from services.auth.manifest import MANIFEST
@@ -24,7 +24,7 @@ class CompanyBody(ResponseModel):
     created_at: datetime
 
 
-@companies.post("/companies", status_code=201, responses=problem_statuses(401, 422, 503))
+@companies.post("/companies", status_code=201)
 @guard(SignedIn())
 async def found_company(body: NewCompany, caller: Caller, work: Work, now: Now, response: Response) -> CompanyBody:
     """Create a company; the caller becomes its superadmin."""
@@ -40,7 +40,7 @@ class OwnMembership(ResponseModel):
     superadmin: bool
 
 
-@companies.get("/me/companies", responses=problem_statuses(401, 503))
+@companies.get("/me/companies")
 @guard(SignedIn())
 async def my_companies(caller: Caller, work: Work) -> list[OwnMembership]:
     """The companies the caller belongs to."""

@@ -106,10 +106,10 @@ class MemberPage(ResponseModel):
     next: UUID | None
 
 
-_STATUSES: Final = problem_statuses(401, 403, 404, 409, 422, 503)
+_STATUSES: Final = problem_statuses(404, 409)
 
 
-@memberships.get("/memberships", responses=problem_statuses(401, 403, 422, 503))
+@memberships.get("/memberships")
 @guard(CompanyAdmin())
 async def list_members(
     company_id: Company,
@@ -124,7 +124,7 @@ async def list_members(
     return MemberPage(members=[_body(member) for member in members], next=following)
 
 
-@memberships.get("/memberships/{user_id}", responses=problem_statuses(401, 403, 404, 422, 503))
+@memberships.get("/memberships/{user_id}", responses=problem_statuses(404))
 @guard(CompanyAdmin())
 async def read_member(user_id: UUID, company_id: Company, work: Work) -> MemberBody:
     """One member with all they were given."""

@@ -1,5 +1,5 @@
 from chassis.request import Work
-from chassis.routing import ResponseModel, problem_statuses, router
+from chassis.routing import ResponseModel, router
 from contracts.payload import Slug
 from middleware.guards import ActiveMember, guard
 from services.auth.manifest import MANIFEST
@@ -19,7 +19,7 @@ class PermissionBody(ResponseModel):
     administration: bool
 
 
-@permissions.get("/permissions", responses=problem_statuses(401, 403, 422, 503))
+@permissions.get("/permissions")
 @guard(ActiveMember())
 async def list_permissions(work: Work, module: Slug | None = None) -> list[PermissionBody]:
     """The permission catalog, or the part of one module."""

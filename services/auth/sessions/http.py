@@ -45,7 +45,7 @@ class LiveSession(ResponseModel):
     expires_at: datetime
 
 
-@sessions.post("/token", responses=problem_statuses(401, 422, 429, 503))
+@sessions.post("/token", responses=problem_statuses(401, 429, 503))
 @guard(Public("signing in is how a caller gets a token"))
 async def sign_in(
     body: SignIn,
@@ -68,28 +68,28 @@ async def sign_in(
     return _tokens(signed_in)
 
 
-@sessions.post("/refresh", responses=problem_statuses(401, 422, 503))
+@sessions.post("/refresh", responses=problem_statuses(401, 503))
 @guard(Public("the refresh token is the proof; the access token has expired by then"))
 async def refresh(body: RefreshToken, work: Work, now: Now, issuer: Issuer) -> Tokens:
     """Exchange a refresh token, once, for new tokens."""
     return _tokens(await operations.refresh(work, issuer, refresh_token=body.refresh_token.get_secret_value(), now=now))
 
 
-@sessions.post("/logout", status_code=204, responses=problem_statuses(422, 503))
+@sessions.post("/logout", status_code=204, responses=problem_statuses(503))
 @guard(Public("the refresh token is the proof; the access token may have expired"))
 async def sign_out(body: RefreshToken, work: Work, now: Now, response: Response) -> None:
     """End the session of a refresh token."""
     _tell(response, await operations.sign_out(work, refresh_token=body.refresh_token.get_secret_value(), now=now))
 
 
-@sessions.get("/sessions", responses=problem_statuses(401, 503))
+@sessions.get("/sessions")
 @guard(SignedIn())
 async def list_sessions(caller: Caller, work: Work, now: Now) -> list[LiveSession]:
     """The caller's own live sessions."""
     return [LiveSession.model_validate(row) for row in await operations.live_sessions(work, caller.user_id, now)]
 
 
-@sessions.delete("/sessions/{session_id}", status_code=204, responses=problem_statuses(401, 404, 422, 503))
+@sessions.delete("/sessions/{session_id}", status_code=204, responses=problem_statuses(404))
 @guard(SignedIn())
 async def end_session(session_id: UUID, caller: Caller, work: Work, now: Now, response: Response) -> None:
     """End one of the caller's own sessions."""

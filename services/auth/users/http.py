@@ -27,7 +27,7 @@ class Person(ResponseModel):
     created_at: datetime
 
 
-@users.post("/users", status_code=201, responses=problem_statuses(409, 422, 503))
+@users.post("/users", status_code=201, responses=problem_statuses(409, 503))
 @guard(Public("nobody has an account before signing up"))
 async def sign_up(
     body: SignUp, work: Work, now: Now, passwords: Annotated[PasswordHasher, component(PasswordHasher)]
@@ -44,7 +44,7 @@ async def sign_up(
     return Person.model_validate(user)
 
 
-@users.get("/me", responses=problem_statuses(401, 503))
+@users.get("/me")
 @guard(SignedIn())
 async def me(caller: Caller, work: Work) -> Person:
     """The signed-in person."""

@@ -28,14 +28,14 @@ class PaymentBody(ResponseModel):
     settled_at: datetime | None
 
 
-@offline_provider.get("/provider/{reference}", responses=problem_statuses(404, 422, 503))
+@offline_provider.get("/provider/{reference}", responses=problem_statuses(404, 503))
 @guard(_BUYER)
 async def show_payment(reference: Reference, work: Work) -> PaymentBody:
     """What the buyer is asked to pay."""
     return PaymentBody.model_validate(await operations.payment(work, reference))
 
 
-@offline_provider.post("/provider/{reference}/confirm", responses=problem_statuses(404, 409, 422, 503))
+@offline_provider.post("/provider/{reference}/confirm", responses=problem_statuses(404, 409, 503))
 @guard(_BUYER)
 async def confirm_payment(
     reference: Reference,
@@ -50,7 +50,7 @@ async def confirm_payment(
     return PaymentBody.model_validate(settled)
 
 
-@offline_provider.post("/provider/{reference}/decline", responses=problem_statuses(404, 409, 422, 503))
+@offline_provider.post("/provider/{reference}/decline", responses=problem_statuses(404, 409, 503))
 @guard(_BUYER)
 async def decline_payment(
     reference: Reference,

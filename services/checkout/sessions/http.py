@@ -52,7 +52,7 @@ class SessionBody(ResponseModel):
     refusal: str | None
 
 
-@sessions.post("/sessions", status_code=201, responses=problem_statuses(401, 403, 409, 422, 503))
+@sessions.post("/sessions", status_code=201, responses=problem_statuses(409))
 @guard(ActiveMember())
 async def open_session(
     body: NewSession,
@@ -78,7 +78,7 @@ async def open_session(
     return SessionBody.model_validate(session)
 
 
-@sessions.get("/sessions/{session_id}", responses=problem_statuses(401, 403, 404, 422, 503))
+@sessions.get("/sessions/{session_id}", responses=problem_statuses(404))
 @guard(ActiveMember())
 async def show_session(session_id: UUID, company: Company, work: Work) -> SessionBody:
     """A checkout session of the caller's company."""

@@ -47,7 +47,7 @@ class Cancellation(RequestModel):
     subscription_id: Annotated[UUID, Field(strict=False)] | None = None
 
 
-@subscriptions.get("/subscription", responses=problem_statuses(401, 403, 503))
+@subscriptions.get("/subscription")
 @guard(CompanyAdmin())
 async def show_subscription(company: Company, work: Work, now: Now) -> Holdings:
     """What the caller's company holds."""
@@ -55,7 +55,7 @@ async def show_subscription(company: Company, work: Work, now: Now) -> Holdings:
     return Holdings(subscriptions=tuple(_body(row) for row in rows))
 
 
-@subscriptions.post("/subscription/cancel", responses=problem_statuses(401, 403, 404, 422, 503))
+@subscriptions.post("/subscription/cancel", responses=problem_statuses(404))
 @guard(CompanyAdmin())
 async def cancel_subscription(
     body: Cancellation, caller: Caller, company: Company, work: Work, now: Now

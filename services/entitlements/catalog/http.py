@@ -102,7 +102,7 @@ def _by_key(price: PriceChanged) -> str:
     return price.key
 
 
-@catalog.get("/modules", responses=problem_statuses(401, 403, 503))
+@catalog.get("/modules")
 @guard(ActiveMember())
 async def list_modules(work: Work) -> list[ModuleBody]:
     """Every module of the catalog, and the bases its add-ons work with."""

@@ -49,7 +49,7 @@ class ExplanationBody(ResponseModel):
     valid_until: datetime | None
 
 
-@companies.get("/companies/{company_id}", responses=problem_statuses(401, 403, 404, 422, 503))
+@companies.get("/companies/{company_id}", responses=problem_statuses(404))
 @guard(ActiveMember())
 async def show_entitlement(company_id: UUID, company: Company, work: Work, now: Now) -> EntitlementBody:
     """What the caller's company is entitled to."""
@@ -57,7 +57,7 @@ async def show_entitlement(company_id: UUID, company: Company, work: Work, now: 
     return _body(await operations.entitlement_of(work, company, now=now))
 
 
-@companies.get("/companies/{company_id}/explain", responses=problem_statuses(401, 403, 404, 422, 503))
+@companies.get("/companies/{company_id}/explain", responses=problem_statuses(404))
 @guard(CompanyAdmin())
 async def explain_module(company_id: UUID, module: str, company: Company, work: Work, now: Now) -> ExplanationBody:
     """Why a module is on or off for the caller's company."""
@@ -65,7 +65,7 @@ async def explain_module(company_id: UUID, module: str, company: Company, work: 
     return ExplanationBody.model_validate(await operations.explain(work, company, module, now=now))
 
 
-@companies.post("/companies/{company_id}/suspend", responses=problem_statuses(401, 403, 404, 422, 503))
+@companies.post("/companies/{company_id}/suspend", responses=problem_statuses(404))
 @guard(PlatformAdmin())
 async def suspend_company(
     company_id: UUID, caller: Caller, work: Work, now: Now, response: Response
@@ -76,7 +76,7 @@ async def suspend_company(
     return _body(await operations.entitlement_of(work, CompanyId(company_id), now=now))
 
 
-@companies.post("/companies/{company_id}/restore", responses=problem_statuses(401, 403, 404, 422, 503))
+@companies.post("/companies/{company_id}/restore", responses=problem_statuses(404))
 @guard(PlatformAdmin())
 async def restore_company(
     company_id: UUID, caller: Caller, work: Work, now: Now, response: Response

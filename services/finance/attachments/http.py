@@ -16,6 +16,7 @@ from chassis.uploads import MEBIBYTE, FileName, Upload, upload_body, uploaded
 from infra.files import Written
 from middleware.guards import Permission, ScopeSource, guard
 from services.finance.attachments import operations, rules
+from services.finance.expenses.tables import EXPENSES, scope_of
 from services.finance.manifest import MANIFEST
 
 attachments = router(prefix=MANIFEST.route_group, tag="attachments")
@@ -46,7 +47,7 @@ class AttachmentPage(ResponseModel):
 @attachments.post(
     "/expenses/{expense_id}/attachments",
     status_code=201,
-    responses=problem_statuses(401, 403, 404, 413, 415, 422, 503),
+    responses=problem_statuses(404, 415),
     openapi_extra=upload_body(*rules.MEDIA_TYPES),
 )
 @guard(Permission("finance.expenses.write", ScopeSource.OBJECT))
@@ -63,7 +64,7 @@ async def add_attachment(
 ) -> AttachmentBody:
     """Attach a file to an expense: the request's body, under the name in the query."""
     async with begin() as work:
-        expense = await operations.expense_of(work, access, expense_id)
+        expense = await EXPENSES.one(work, access, expense_id)
     kept = await keep(begin, files, upload)
     async with begin() as work:
 
@@ -73,13 +74,12 @@ async def add_attachment(
             )
             return AttachmentBody.model_validate(attachment)
 
-        scope = {"business_unit": expense.business_unit_id, "event": expense.event_id}
-        added = await upload.once(work, kept.written.sha256).answer(AttachmentBody, add, scope=scope)
+        added = await upload.once(work, kept.written.sha256).answer(AttachmentBody, add, scope=scope_of(expense))
     set_entity_tag(response, added.version)
     return added
 
 
-@attachments.get("/expenses/{expense_id}/attachments", responses=problem_statuses(401, 403, 404, 422, 503))
+@attachments.get("/expenses/{expense_id}/attachments", responses=problem_statuses(404))
 @guard(Permission("finance.expenses.read", ScopeSource.OBJECT))
 async def list_attachments(expense_id: UUID, access: Access, work: Work, asked: Paged) -> AttachmentPage:
     """What is attached to an expense, the newest first."""
@@ -90,7 +90,7 @@ async def list_attachments(expense_id: UUID, access: Access, work: Work, asked: 
 @attachments.get(
     "/attachments/{attachment_id}",
     response_class=StreamingResponse,
-    responses={**problem_statuses(401, 403, 404, 422, 503), 200: file_answer(*rules.MEDIA_TYPES)},
+    responses={**problem_statuses(404), 200: file_answer(*rules.MEDIA_TYPES)},
 )
 @guard(Permission("finance.expenses.read", ScopeSource.OBJECT))
 async def read_attachment(attachment_id: UUID, access: Access, work: Work, files: OwnFiles) -> StreamingResponse:
@@ -107,7 +107,7 @@ async def read_attachment(attachment_id: UUID, access: Access, work: Work, files
     return answer
 
 
-@attachments.get("/attachments/{attachment_id}/history", responses=problem_statuses(401, 403, 404, 422, 503))
+@attachments.get("/attachments/{attachment_id}/history", responses=problem_statuses(404))
 @guard(Permission("finance.expenses.read", ScopeSource.OBJECT))
 async def read_attachment_history(attachment_id: UUID, access: Access, work: Work, asked: Paged) -> HistoryPage:
     """What happened to an attachment, the newest first; also to one that was removed."""
@@ -115,9 +115,7 @@ async def read_attachment_history(attachment_id: UUID, access: Access, work: Wor
     return await history(work, asked, access.company_id, attachment.id)
 
 
-@attachments.delete(
-    "/attachments/{attachment_id}", status_code=204, responses=problem_statuses(401, 403, 404, 409, 412, 422, 428, 503)
-)
+@attachments.delete("/attachments/{attachment_id}", status_code=204, responses=problem_statuses(404, 409, 412, 428))
 @guard(Permission("finance.expenses.write", ScopeSource.OBJECT))
 async def remove_attachment(attachment_id: UUID, access: Access, work: Work, now: Now, expected: IfMatch) -> None:
     """Take an attachment away. What a decision was made by stays."""

@@ -1,5 +1,6 @@
 """What may be attached, and what may be taken away again."""
 
+from datetime import datetime
 from typing import Final
 
 from contracts.errors import DomainError, Kind
@@ -25,6 +26,12 @@ class AttachmentNeededError(DomainError):
     kind = Kind.CONFLICT
     code = "attachment_needed"
     title = "This attachment is part of a decision"
+
+
+def check_there(removed_at: datetime | None) -> None:
+    """Raises AttachmentUnknownError for one that was removed."""
+    if removed_at is not None:
+        raise AttachmentUnknownError
 
 
 def check_removable(expense_state: str) -> None:

@@ -2,7 +2,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, Text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKeyConstraint, Index, Text
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import DateTime
 
@@ -17,6 +17,7 @@ class Attachment(Base):
 
     __tablename__ = "attachments"
     __table_args__ = (
+        ForeignKeyConstraint(["company_id", "expense_id"], ["expenses.company_id", "expenses.id"]),
         CheckConstraint("length(file_name) between 1 and 200", name="file_name_length"),
         CheckConstraint(f"media_type in ({_KNOWN})", name="media_type_is_known"),
         CheckConstraint("size_bytes > 0", name="is_not_empty"),
@@ -27,7 +28,7 @@ class Attachment(Base):
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     company_id: Mapped[UUID]
-    expense_id: Mapped[UUID] = mapped_column(ForeignKey("expenses.id"))
+    expense_id: Mapped[UUID]
     #: What its sender called it; never where it lies.
     file_name: Mapped[str] = mapped_column(Text)
     media_type: Mapped[str] = mapped_column(Text)

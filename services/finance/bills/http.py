@@ -12,6 +12,7 @@ from chassis.preconditions import IfMatch, set_entity_tag
 from chassis.request import Access, Now, Work
 from chassis.routing import (
     AmountText,
+    ChangesModel,
     CurrencyText,
     DateText,
     IdText,
@@ -30,7 +31,7 @@ from services.finance.manifest import MANIFEST
 bills = router(prefix=MANIFEST.route_group, tag="bills")
 
 Words = Annotated[str, Field(min_length=1, max_length=500)]
-_CHANGE_PROBLEMS: Final = problem_statuses(401, 403, 404, 409, 412, 422, 428, 503)
+_CHANGE_PROBLEMS: Final = problem_statuses(404, 409, 412, 428)
 
 
 class NewBill(RequestModel):
@@ -47,14 +48,8 @@ class NewBill(RequestModel):
     vendor_id: IdText | None = None
 
 
-class BillChanges(NewBill):
+class BillChanges(ChangesModel, NewBill):
     """Only what is to be different; null takes a value away."""
-
-    description: Words = ""
-    amount: AmountText = ""
-    currency: CurrencyText = ""
-    billed_on: DateText = date.min
-    due_on: DateText = date.min
 
 
 class BillReason(RequestModel):
@@ -171,7 +166,7 @@ async def _wanted(
 Wanted = Annotated[operations.BillFilter, Depends(_wanted)]
 
 
-@bills.post("/bills", status_code=201, responses=problem_statuses(401, 403, 409, 422, 503))
+@bills.post("/bills", status_code=201, responses=problem_statuses(409))
 @guard(Permission("finance.bills.write", ScopeSource.BODY))
 async def add_bill(
     body: NewBill, access: Access, work: Work, now: Now, once: Repeatable, response: Response
@@ -188,7 +183,7 @@ async def add_bill(
     return added
 
 
-@bills.get("/bills", responses=problem_statuses(401, 403, 422, 503))
+@bills.get("/bills")
 @guard(Permission("finance.bills.read", ScopeSource.FILTER))
 async def list_bills(access: Access, work: Work, asked: Paged, wanted: Wanted) -> BillPage:
     """The company's bills within the caller's scopes, sorted by created, billed_on or due_on; the newest first."""
@@ -196,7 +191,7 @@ async def list_bills(access: Access, work: Work, asked: Paged, wanted: Wanted) -
     return BillPage(bills=[_body(each, wanted.today) for each in page.rows], next=page.next)
 
 
-@bills.get("/bills/ageing", responses=problem_statuses(401, 403, 422, 503))
+@bills.get("/bills/ageing")
 @guard(Permission("finance.bills.read", ScopeSource.FILTER))
 async def read_bill_ageing(access: Access, work: Work, wanted: Wanted) -> AgeingBody:
     """What is open of the bills within the caller's scopes, per currency, by how long it is overdue."""
@@ -215,14 +210,14 @@ async def read_bill_ageing(access: Access, work: Work, wanted: Wanted) -> Ageing
     )
 
 
-@bills.get("/bills/{bill_id}", responses=problem_statuses(401, 403, 404, 422, 503))
+@bills.get("/bills/{bill_id}", responses=problem_statuses(404))
 @guard(Permission("finance.bills.read", ScopeSource.OBJECT))
 async def read_bill(bill_id: UUID, access: Access, work: Work, now: Now, response: Response) -> BillBody:
     """One bill."""
     return _shown(await operations.BILLS.one(work, access, bill_id), now, response)
 
 
-@bills.get("/bills/{bill_id}/history", responses=problem_statuses(401, 403, 404, 422, 503))
+@bills.get("/bills/{bill_id}/history", responses=problem_statuses(404))
 @guard(Permission("finance.bills.read", ScopeSource.OBJECT))
 async def read_bill_history(bill_id: UUID, access: Access, work: Work, asked: Paged) -> HistoryPage:
     """What happened to one bill, the newest first."""
@@ -236,8 +231,7 @@ async def edit_bill(
     bill_id: UUID, body: BillChanges, access: Access, work: Work, now: Now, expected: IfMatch, response: Response
 ) -> BillBody:
     """Change what is written down of an open bill."""
-    changes = body.model_dump(exclude_unset=True)
-    edited = await operations.edit(work, access, bill_id, changes, expected=expected, now=now)
+    edited = await operations.edit(work, access, bill_id, body.said(), expected=expected, now=now)
     return _shown(edited, now, response)
 
 
@@ -261,7 +255,7 @@ async def void_bill(
 
 
 # Who pays carries out what others decided, so it takes no right to decide.
-@bills.post("/bills/{bill_id}/payments", status_code=201, responses=problem_statuses(401, 403, 404, 409, 422, 503))
+@bills.post("/bills/{bill_id}/payments", status_code=201, responses=problem_statuses(404, 409))
 @guard(Permission("finance.bills.write", ScopeSource.OBJECT))
 async def add_payment(
     bill_id: UUID, body: NewPayment, access: Access, work: Work, now: Now, once: Repeatable
@@ -276,7 +270,7 @@ async def add_payment(
     return await once.answer(PaymentBody, pay, scope=operations.scope_of(operations.details_of(bill)))
 
 
-@bills.get("/bills/{bill_id}/payments", responses=problem_statuses(401, 403, 404, 422, 503))
+@bills.get("/bills/{bill_id}/payments", responses=problem_statuses(404))
 @guard(Permission("finance.bills.read", ScopeSource.OBJECT))
 async def list_payments(bill_id: UUID, access: Access, work: Work, asked: Paged) -> PaymentPage:
     """What was paid for one bill, sorted by created; the oldest first."""
@@ -292,19 +286,15 @@ def _shown(bill: Bill, now: datetime, response: Response) -> BillBody:
 
 def _body(bill: Bill, today: date) -> BillBody:
     state = BillState(bill.state)
-    left = open_amount(bill.amount, operations.progress_of(bill))
-    own = BillBody.model_fields.keys() - {"state", "moves", "is_overdue", "amount", "paid", "open"}
-    return BillBody(
-        state=state,
+    return BillBody.of(
+        bill,
         moves=MOVES.allowed(state),
         is_overdue=is_overdue(state, bill.due_on, today),
         amount=str(bill.amount),
         paid=str(bill.paid),
-        open=str(left),
-        **{name: getattr(bill, name) for name in own},
+        open=str(open_amount(bill.amount, operations.progress_of(bill))),
     )
 
 
 def _payment_body(payment: BillPayment) -> PaymentBody:
-    own = PaymentBody.model_fields.keys() - {"amount"}
-    return PaymentBody(amount=str(payment.amount), **{name: getattr(payment, name) for name in own})
+    return PaymentBody.of(payment, amount=str(payment.amount))

@@ -1,5 +1,5 @@
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Final
 from uuid import UUID
@@ -9,8 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from access.scopes import ScopeFilter, ScopeValue
 from chassis.audit import record, snapshot
-from chassis.objects import Objects
-from chassis.paging import Listing, Page, PageRequest
+from chassis.objects import Objects, set_values, value_of, values_of
+from chassis.paging import Listing, Page, PageRequest, asked_for
 from chassis.preconditions import WHATEVER, Expected
 from contracts.identifiers import CompanyId, new_id
 from contracts.money import Money
@@ -20,7 +20,8 @@ from services.finance.bills import rules
 from services.finance.bills.rules import Ageing, BillDetails, BillState, OpenBills, Payment, Progress
 from services.finance.bills.tables import Bill, BillPayment
 from services.finance.periods.tables import hold_open
-from services.finance.projections.events import known_event
+from services.finance.postings.rules import edited
+from services.finance.projections.events import check_event
 
 LISTING: Final = Listing(
     Bill,
@@ -51,8 +52,7 @@ class BillFilter:
     due_before: date | None = None
 
     def conditions(self) -> list[ColumnElement[bool]]:
-        asked = ((condition, getattr(self, name)) for name, condition in _CONDITIONS.items())
-        found = [condition(value) for condition, value in asked if value is not None]
+        found = asked_for(self, _CONDITIONS)
         if self.is_overdue is not None:
             overdue = and_(_IS_UNPAID, Bill.due_on < self.today)
             found.append(overdue if self.is_overdue else not_(overdue))
@@ -83,11 +83,11 @@ def scope_of(details: BillDetails) -> Mapping[str, ScopeValue]:
 async def add(work: AsyncSession, access: AccessContext, details: BillDetails, *, now: datetime) -> Bill:
     """Put down a bill.
 
-    Raises OutOfScopeError, PeriodClosedError and what `rules.check_bill` and `_check_event` raise.
+    Raises OutOfScopeError, PeriodClosedError and what `rules.check_bill` and `check_event` raise.
     """
     access.require_scope(scope_of(details))
     rules.check_bill(details, now.date())
-    await _check_event(work, access, details)
+    await check_event(work, access.company_id, details.event_id)
     await hold_open(work, access.company_id, details.billed_on)
     bill = Bill(
         id=new_id(),
@@ -95,8 +95,8 @@ async def add(work: AsyncSession, access: AccessContext, details: BillDetails, *
         created_by=access.user_id,
         created_at=now,
         version=0,
-        **_values(details),
-        **_values(Progress()),
+        **values_of(details),
+        **values_of(Progress()),
     )
     work.add(bill)
     return BILLS.write(work, access, bill, "add", now=now)
@@ -116,22 +116,20 @@ async def edit(
 
     Raises BillUnknownError, OutOfScopeError for where it is and where it would go, VersionMismatchError,
     BillNotEditableError, CurrencyUnknownError, PeriodClosedError and what `rules.check_bill` and
-    `_check_event` raise.
+    `check_event` raise.
     """
     bill = await BILLS.locked(work, access, bill_id, expected)
     before = details_of(bill)
-    amount = before.amount.edited(changes.get("amount"), changes.get("currency"))
-    others = {name: value for name, value in changes.items() if name not in {"amount", "currency"}}
-    details = replace(before, amount=amount, **others)
+    details = edited(before, changes)
     access.require_scope(scope_of(details))
     rules.check_editable(BillState(bill.state))
     rules.check_bill(details, now.date())
     if details == before:
         return bill
-    await _check_event(work, access, details, known=before)
+    await check_event(work, access.company_id, details.event_id, known=before.event_id)
     await hold_open(work, access.company_id, before.billed_on, details.billed_on)
     said = snapshot(bill)
-    _set(bill, details)
+    set_values(bill, details)
     bill.changed_by = access.user_id
     return BILLS.write(work, access, bill, "edit", now=now, before=said)
 
@@ -185,7 +183,7 @@ async def pay(
     work.add(row)
     record(work, row, "add", actor=access.user_id, now=now)
     said = snapshot(bill)
-    _set(bill, progress)
+    set_values(bill, progress)
     BILLS.write(work, access, bill, name, now=now, before=said)
     return row
 
@@ -221,30 +219,11 @@ async def ageing(
 
 
 def details_of(bill: Bill) -> BillDetails:
-    return BillDetails(**{field.name: getattr(bill, field.name) for field in fields(BillDetails)})
+    return value_of(BillDetails, bill)
 
 
 def progress_of(bill: Bill) -> Progress:
-    said = {field.name: getattr(bill, field.name) for field in fields(Progress)}
-    return Progress(**{**said, "state": BillState(bill.state)})
-
-
-def _values(said: BillDetails | Progress) -> dict[str, Any]:
-    return {field.name: getattr(said, field.name) for field in fields(said)}
-
-
-def _set(bill: Bill, said: BillDetails | Progress) -> None:
-    for name, value in _values(said).items():
-        setattr(bill, name, value)
-
-
-async def _check_event(
-    work: AsyncSession, access: AccessContext, details: BillDetails, *, known: BillDetails | None = None
-) -> None:
-    """What was put down on an event before may outlive it. Raises EventUnknownError or EventStateUnknownError."""
-    event_id = details.event_id
-    if event_id is not None and (known is None or event_id != known.event_id):
-        await known_event(work, access.company_id, event_id)
+    return value_of(Progress, bill, state=BillState(bill.state))
 
 
 async def _move(
@@ -252,5 +231,5 @@ async def _move(
 ) -> Bill:
     await hold_open(work, access.company_id, bill.billed_on)
     said = snapshot(bill)
-    _set(bill, progress)
+    set_values(bill, progress)
     return BILLS.write(work, access, bill, name, now=now, before=said)

@@ -2,15 +2,16 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
 from contracts.errors import DomainError, Kind
-from contracts.money import AmountInvalidError, Money, total
+from contracts.money import Money, total
 from contracts.transitions import Move, StateMachine
 from services.finance.approvals.rules import check_four_eyes
+from services.finance.postings.rules import check_positive, has_come
 
 
 class BillState(StrEnum):
@@ -124,8 +125,8 @@ class Payment:
 
 def check_bill(details: BillDetails, today: date) -> None:
     """Raises AmountInvalidError, BillDateRefusedError or BillDueRefusedError."""
-    _check_positive(details.amount, "A bill is over more than nothing.")
-    if details.billed_on > _tomorrow(today):
+    check_positive(details.amount, "A bill is over more than nothing.")
+    if not has_come(details.billed_on, today):
         raise BillDateRefusedError(f"{details.billed_on} has not come yet.")
     if details.due_on < details.billed_on:
         raise BillDueRefusedError(f"{details.due_on} is before the bill's own date, {details.billed_on}.")
@@ -160,8 +161,8 @@ def paid(details: BillDetails, progress: Progress, payment: Payment, today: date
     MOVES.move(progress.state, "pay")
     if payment.amount.currency != details.amount.currency:
         raise PaymentCurrencyDiffersError(f"The bill is in {details.amount.currency}.")
-    _check_positive(payment.amount, "A payment is of more than nothing.")
-    if payment.paid_on > _tomorrow(today):
+    check_positive(payment.amount, "A payment is of more than nothing.")
+    if not has_come(payment.paid_on, today):
         raise PaymentDayRefusedError(f"{payment.paid_on} has not come yet.")
     left = open_amount(details.amount, progress) - payment.amount
     if left.amount_minor < 0:
@@ -247,13 +248,3 @@ def ageing(lines: Iterable[OpenBills], today: date) -> dict[str, Ageing]:
 def _sum(lines: Iterable[OpenBills | Aged], currency: str) -> Aged:
     found = list(lines)
     return Aged(sum(line.bills for line in found), total((line.open for line in found), currency))
-
-
-def _check_positive(amount: Money, rule: str) -> None:
-    if amount.amount_minor <= 0:
-        raise AmountInvalidError(rule, amount=str(amount), currency=amount.currency)
-
-
-def _tomorrow(today: date) -> date:
-    """Somewhere it is tomorrow already."""
-    return today + timedelta(days=1)

@@ -10,7 +10,7 @@ from chassis.idempotency import Repeatable
 from chassis.paging import Paged
 from chassis.preconditions import IfMatch, set_entity_tag
 from chassis.request import Access, Now, Work
-from chassis.routing import RequestModel, ResponseModel, problem_statuses, router
+from chassis.routing import ChangesModel, RequestModel, ResponseModel, problem_statuses, router
 from middleware.guards import NoScope, Permission, ScopeSource, guard
 from services.finance.categories import operations
 from services.finance.categories.rules import MOVES, SCOPE, CategoryState
@@ -22,7 +22,7 @@ categories = router(prefix=MANIFEST.route_group, tag="categories")
 _READ: Final = Permission(
     "finance.expenses.read", NoScope("who puts down an expense anywhere chooses from the same list")
 )
-_CHANGE_PROBLEMS: Final = problem_statuses(401, 403, 404, 409, 412, 422, 428, 503)
+_CHANGE_PROBLEMS: Final = problem_statuses(404, 409, 412, 428)
 
 
 Name = Annotated[str, Field(min_length=1, max_length=100)]
@@ -32,10 +32,8 @@ class NewCategory(RequestModel):
     name: Name
 
 
-class CategoryChanges(NewCategory):
+class CategoryChanges(ChangesModel, NewCategory):
     """Only what is to be different."""
-
-    name: Name = ""
 
 
 class CategoryBody(ResponseModel):
@@ -57,7 +55,7 @@ class CategoryPage(ResponseModel):
     next: str | None = None
 
 
-@categories.post("/categories", status_code=201, responses=problem_statuses(401, 403, 409, 422, 503))
+@categories.post("/categories", status_code=201, responses=problem_statuses(409))
 @guard(Permission("finance.expenses.write", ScopeSource.BODY))
 async def add_category(
     body: NewCategory, access: Access, work: Work, now: Now, once: Repeatable, response: Response
@@ -72,7 +70,7 @@ async def add_category(
     return added
 
 
-@categories.get("/categories", responses=problem_statuses(401, 403, 422, 503))
+@categories.get("/categories")
 @guard(_READ)
 async def list_categories(access: Access, work: Work, asked: Paged, state: CategoryState | None = None) -> CategoryPage:
     """The company's categories, sorted by name or created."""
@@ -80,14 +78,14 @@ async def list_categories(access: Access, work: Work, asked: Paged, state: Categ
     return CategoryPage(categories=[_body(each) for each in page.rows], next=page.next)
 
 
-@categories.get("/categories/{category_id}", responses=problem_statuses(401, 403, 404, 422, 503))
+@categories.get("/categories/{category_id}", responses=problem_statuses(404))
 @guard(_READ)
 async def read_category(category_id: UUID, access: Access, work: Work, response: Response) -> CategoryBody:
     """One category."""
     return _shown(await operations.CATEGORIES.one(work, access, category_id), response)
 
 
-@categories.get("/categories/{category_id}/history", responses=problem_statuses(401, 403, 404, 422, 503))
+@categories.get("/categories/{category_id}/history", responses=problem_statuses(404))
 @guard(_READ)
 async def read_category_history(category_id: UUID, access: Access, work: Work, asked: Paged) -> HistoryPage:
     """What happened to one category, the newest first."""
@@ -107,8 +105,7 @@ async def edit_category(
     response: Response,
 ) -> CategoryBody:
     """Give a category another name."""
-    changes = body.model_dump(exclude_unset=True)
-    return _shown(await operations.edit(work, access, category_id, changes, expected=expected, now=now), response)
+    return _shown(await operations.edit(work, access, category_id, body.said(), expected=expected, now=now), response)
 
 
 @categories.post("/categories/{category_id}/retire", responses=_CHANGE_PROBLEMS)
@@ -126,13 +123,4 @@ def _shown(category: Category, response: Response) -> CategoryBody:
 
 
 def _body(category: Category) -> CategoryBody:
-    state = CategoryState(category.state)
-    return CategoryBody(
-        id=category.id,
-        name=category.name,
-        state=state,
-        moves=MOVES.allowed(state),
-        version=category.version,
-        created_by=category.created_by,
-        created_at=category.created_at,
-    )
+    return CategoryBody.of(category, moves=MOVES.allowed(CategoryState(category.state)))

@@ -88,10 +88,11 @@ async def _name(
     before: Snapshot | None = None,
 ) -> Category:
     category.name = name
+    work.add(category)
+    CATEGORIES.write(work, access, category, action, now=now, before=before)
     try:
-        async with work.begin_nested():
-            work.add(category)
-            return CATEGORIES.write(work, access, category, action, now=now, before=before)
+        await work.flush()
     except IntegrityError:
         # Of two who take a name at once, PostgreSQL lets the second wait for the first and then refuses it.
         raise rules.CategoryNameTakenError(f"There is a category {name!r} already.") from None
+    return category

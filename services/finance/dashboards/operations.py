@@ -9,7 +9,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.types import Date, Text
 
 from access.scopes import ScopeFilter
-from chassis.paging import Listing
 from contracts.identifiers import CompanyId
 from infra.postgres.companies import every_company
 from infra.postgres.database import Database
@@ -18,7 +17,7 @@ from services.finance.dashboards import rules
 from services.finance.dashboards.rules import Months, OfCurrency, Owed, Spent
 from services.finance.dashboards.tables import SpentSum
 from services.finance.expenses.rules import OWED_STATES, SPENT_STATES
-from services.finance.expenses.tables import Expense
+from services.finance.expenses.tables import LISTING, Expense
 
 
 class Party(StrEnum):
@@ -32,12 +31,6 @@ class Party(StrEnum):
 _SUMS: Final = SpentSum.__table__.c
 _ROWS: Final = Expense.__table__.c
 _PARTY_OF: Final[Mapping[Party, Any]] = {Party.VENDOR: _ROWS.vendor_id, Party.AGENCY: _ROWS.agency_id}
-_EXPENSES: Final = Listing(
-    Expense,
-    sorts={"created": Expense.id},
-    default="-created",
-    scopes={"business_unit": Expense.business_unit_id, "event": Expense.event_id},
-)
 #: Spent is what was agreed to; it is owed until it is paid. Written into the statement, so that PostgreSQL knows its
 #: indexes of just these states for the ones to take.
 _IS_SPENT: Final = Expense.state.in_(bindparam("spent", SPENT_STATES, expanding=True, literal_execute=True))
@@ -83,7 +76,7 @@ async def dashboard(
     Raises PeriodRefusedError.
     """
     period = rules.months(first, before, today)
-    reach = _EXPENSES.within(company_id, scope)
+    reach = LISTING.within(company_id, scope)
     if scope.is_unbounded:
         spent = await _spent_by_sums(work, company_id, party, period)
     else:

@@ -1,4 +1,4 @@
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import date, datetime
 from typing import Annotated, Any, Final
 from uuid import UUID
@@ -16,6 +16,7 @@ from chassis.preconditions import IfMatch, set_entity_tag
 from chassis.request import Access, Now, UnitsOfWork, Work
 from chassis.routing import (
     AmountText,
+    ChangesModel,
     CurrencyText,
     DateText,
     IdText,
@@ -32,8 +33,9 @@ from infra.documents.csv_text import Cell, csv_bytes
 from middleware.guards import Permission, ScopeSource, guard
 from services.finance.expenses import operations
 from services.finance.expenses.rules import MOVES, ExpenseDetails, ExpenseState
-from services.finance.expenses.tables import Expense
+from services.finance.expenses.tables import EXPENSES, Expense, scope_of
 from services.finance.manifest import MANIFEST
+from services.finance.projections.events import titles
 
 expenses = router(prefix=MANIFEST.route_group, tag="expenses")
 
@@ -49,6 +51,7 @@ _EXPORTED: Final = (
     "currency",
     "business_unit_id",
     "event_id",
+    "event_title",
     "category_id",
     "vendor_id",
     "agency_id",
@@ -72,13 +75,8 @@ class NewExpense(RequestModel):
     agency_id: IdText | None = None
 
 
-class ExpenseChanges(NewExpense):
+class ExpenseChanges(ChangesModel, NewExpense):
     """Only what is to be different; null takes a value away."""
-
-    description: Words = ""
-    amount: AmountText = ""
-    currency: CurrencyText = ""
-    incurred_on: DateText = date.min
 
 
 class ExpenseReason(RequestModel):
@@ -185,7 +183,7 @@ async def _wanted(
 Wanted = Annotated[operations.ExpenseFilter, Depends(_wanted)]
 
 
-@expenses.post("/expenses", status_code=201, responses=problem_statuses(401, 403, 409, 422, 503))
+@expenses.post("/expenses", status_code=201, responses=problem_statuses(409))
 @guard(Permission("finance.expenses.write", ScopeSource.BODY))
 async def add_expense(
     body: NewExpense, access: Access, work: Work, now: Now, once: Repeatable, response: Response
@@ -196,12 +194,12 @@ async def add_expense(
     async def add() -> ExpenseBody:
         return _body(await operations.add(work, access, details, now=now))
 
-    added = await once.answer(ExpenseBody, add, scope=operations.scope_of(details))
+    added = await once.answer(ExpenseBody, add, scope=scope_of(details))
     set_entity_tag(response, added.version)
     return added
 
 
-@expenses.get("/expenses", responses=problem_statuses(401, 403, 422, 503))
+@expenses.get("/expenses")
 @guard(Permission("finance.expenses.read", ScopeSource.FILTER))
 async def list_expenses(access: Access, work: Work, asked: Paged, wanted: Wanted) -> ExpensePage:
     """The company's expenses within the caller's scopes, sorted by created or incurred_on; the newest first."""
@@ -213,19 +211,21 @@ async def list_expenses(access: Access, work: Work, asked: Paged, wanted: Wanted
 @expenses.get(
     "/expenses/export",
     response_class=StreamingResponse,
-    responses={**problem_statuses(401, 403, 422, 503), 200: file_answer(CSV)},
+    responses={200: file_answer(CSV)},
 )
 @guard(Permission("finance.expenses.read", ScopeSource.FILTER))
 async def export_expenses(access: Access, begin: UnitsOfWork, wanted: Wanted) -> StreamingResponse:
     """All of the company's expenses within the caller's scopes as CSV, the newest first."""
     found = operations.every(begin, access.company_id, access.scope_filter, wanted)
-    table = csv_bytes(_EXPORTED, (_cells(each) async for each in found))
+    async with begin() as work:
+        event_titles = await titles(work, access.company_id)
+    table = csv_bytes(_EXPORTED, (_cells(each, event_titles) async for each in found))
     return await download(table, file_name="expenses.csv", media_type=csv_text.MEDIA_TYPE)
 
 
 @expenses.post(
     "/expenses/import",
-    responses=problem_statuses(401, 403, 413, 415, 422, 503),
+    responses=problem_statuses(415),
     openapi_extra=upload_body(CSV),
 )
 @guard(Permission("finance.expenses.write", ScopeSource.BODY))
@@ -251,7 +251,7 @@ async def import_expenses(
             return await upload.once(work, table.sha256).answer(ImportBody, take_in, scope=None)
 
 
-@expenses.get("/expenses/totals", responses=problem_statuses(401, 403, 409, 422, 503))
+@expenses.get("/expenses/totals", responses=problem_statuses(409))
 @guard(Permission("finance.expenses.read", ScopeSource.FILTER))
 async def read_expense_totals(
     access: Access, work: Work, wanted: Wanted, currency: Annotated[str, Query(max_length=3)]
@@ -272,29 +272,28 @@ async def read_expense_totals(
     )
 
 
-@expenses.get("/expenses/{expense_id}", responses=problem_statuses(401, 403, 404, 422, 503))
+@expenses.get("/expenses/{expense_id}", responses=problem_statuses(404))
 @guard(Permission("finance.expenses.read", ScopeSource.OBJECT))
 async def read_expense(expense_id: UUID, access: Access, work: Work, response: Response) -> ExpenseBody:
     """One expense."""
-    return _shown(await operations.EXPENSES.one(work, access, expense_id), response)
+    return _shown(await EXPENSES.one(work, access, expense_id), response)
 
 
-@expenses.get("/expenses/{expense_id}/history", responses=problem_statuses(401, 403, 404, 422, 503))
+@expenses.get("/expenses/{expense_id}/history", responses=problem_statuses(404))
 @guard(Permission("finance.expenses.read", ScopeSource.OBJECT))
 async def read_expense_history(expense_id: UUID, access: Access, work: Work, asked: Paged) -> HistoryPage:
     """What happened to one expense, the newest first."""
-    expense = await operations.EXPENSES.one(work, access, expense_id)
+    expense = await EXPENSES.one(work, access, expense_id)
     return await history(work, asked, access.company_id, expense.id)
 
 
-@expenses.patch("/expenses/{expense_id}", responses=problem_statuses(401, 403, 404, 409, 412, 422, 428, 503))
+@expenses.patch("/expenses/{expense_id}", responses=problem_statuses(404, 409, 412, 428))
 @guard(Permission("finance.expenses.write", ScopeSource.OBJECT))
 async def edit_expense(
     expense_id: UUID, body: ExpenseChanges, access: Access, work: Work, now: Now, expected: IfMatch, response: Response
 ) -> ExpenseBody:
     """Change what is written down of a draft, or of an expense that was rejected."""
-    changes = body.model_dump(exclude_unset=True)
-    return _shown(await operations.edit(work, access, expense_id, changes, expected=expected, now=now), response)
+    return _shown(await operations.edit(work, access, expense_id, body.said(), expected=expected, now=now), response)
 
 
 async def _moving(
@@ -309,7 +308,7 @@ async def _moving(
 
 #: Makes a move of the expense in the path, in the version the caller has seen, with what is said to it.
 Moving = Annotated[Callable[..., Awaitable[ExpenseBody]], Depends(_moving)]
-_MOVE_PROBLEMS: Final = problem_statuses(401, 403, 404, 409, 412, 422, 428, 503)
+_MOVE_PROBLEMS: Final = problem_statuses(404, 409, 412, 428)
 
 
 @expenses.post("/expenses/{expense_id}/submit", responses=_MOVE_PROBLEMS)
@@ -360,9 +359,11 @@ def _details(body: NewExpense) -> ExpenseDetails:
     return ExpenseDetails(amount=Money.parse(body.amount, body.currency), **written)
 
 
-def _cells(expense: Expense) -> list[Cell]:
+def _cells(expense: Expense, event_titles: Mapping[UUID, str]) -> list[Cell]:
     """An amount is a number to whoever reads the table; all else that is text is written so that it runs nothing."""
-    return [expense.amount.major if name == "amount" else getattr(expense, name) for name in _EXPORTED]
+    title = None if expense.event_id is None else event_titles.get(expense.event_id)
+    made = {"amount": expense.amount.major, "event_title": title}
+    return [made[name] if name in made else getattr(expense, name) for name in _EXPORTED]
 
 
 def _shown(expense: Expense, response: Response) -> ExpenseBody:
@@ -371,11 +372,5 @@ def _shown(expense: Expense, response: Response) -> ExpenseBody:
 
 
 def _body(expense: Expense) -> ExpenseBody:
-    state = ExpenseState(expense.state)
-    own = ExpenseBody.model_fields.keys() - {"state", "moves", "amount"}
-    return ExpenseBody(
-        state=state,
-        moves=MOVES.allowed(state),
-        amount=str(expense.amount),
-        **{name: getattr(expense, name) for name in own},
-    )
+    moves = MOVES.allowed(ExpenseState(expense.state))
+    return ExpenseBody.of(expense, moves=moves, amount=str(expense.amount))

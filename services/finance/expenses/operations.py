@@ -1,5 +1,5 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
 from fractions import Fraction
@@ -9,11 +9,11 @@ from uuid import UUID
 from sqlalchemy import ARRAY, ColumnElement, Date, Numeric, Text, and_, column, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from access.scopes import ScopeFilter, ScopeValue
+from access.scopes import ScopeFilter
 from chassis.audit import snapshot
 from chassis.imports import FAULTS_MAX, RowsRefusedError, Table, row_fault
-from chassis.objects import Objects
-from chassis.paging import Listing, Page, PageRequest
+from chassis.objects import set_values, value_of, values_of
+from chassis.paging import Page, PageRequest, asked_for
 from chassis.preconditions import Expected
 from chassis.request import UnitsOfWork
 from contracts.errors import DomainError
@@ -21,28 +21,17 @@ from contracts.identifiers import CompanyId, new_id
 from contracts.money import Money
 from contracts.problems import FieldFault
 from middleware.context import AccessContext
-from services.finance.approvals.rules import limit_needed
 from services.finance.categories.rules import check_takes_expenses
 from services.finance.categories.tables import held_state
 from services.finance.expenses import rules
 from services.finance.expenses.rules import ExpenseDetails, ExpenseState, Progress, Step, Totals
-from services.finance.expenses.tables import Expense
+from services.finance.expenses.tables import EXPENSES, LISTING, Expense, scope_of
 from services.finance.periods.rules import month_of
 from services.finance.periods.tables import hold_open
-from services.finance.projections.events import known_event
+from services.finance.postings.rules import edited
+from services.finance.projections.events import check_event, known_event
 from services.finance.rates.rules import check_target, steps
 from services.finance.rates.tables import read_rates
-
-LISTING: Final = Listing(
-    Expense,
-    sorts={"created": Expense.id, "incurred_on": Expense.incurred_on},
-    default="-created",
-    scopes={"business_unit": Expense.business_unit_id, "event": Expense.event_id},
-)
-EXPENSES: Final = Objects(
-    Expense, unknown=rules.ExpenseUnknownError, scope_of=lambda expense: scope_of(details_of(expense))
-)
-
 
 _ROWS_AT_ONCE: Final = 200
 
@@ -68,8 +57,7 @@ class ExpenseFilter:
     paid_before: date | None = None
 
     def conditions(self) -> list[ColumnElement[bool]]:
-        asked = ((condition, getattr(self, name)) for name, condition in _CONDITIONS.items())
-        return [condition(value) for condition, value in asked if value is not None]
+        return asked_for(self, _CONDITIONS)
 
 
 _CONDITIONS: Final[Mapping[str, Callable[[Any], ColumnElement[bool]]]] = {
@@ -89,15 +77,6 @@ _CONDITIONS: Final[Mapping[str, Callable[[Any], ColumnElement[bool]]]] = {
     "paid_from": Expense.paid_on.__ge__,
     "paid_before": Expense.paid_on.__lt__,
 }
-
-
-def scope_of(details: ExpenseDetails) -> Mapping[str, ScopeValue]:
-    """By what an expense is judged; of these a permission is bounded by the types its catalog row names."""
-    return {
-        "business_unit": details.business_unit_id,
-        "event": details.event_id,
-        "approval_limit": limit_needed(details.amount),
-    }
 
 
 class FirstRows:
@@ -146,7 +125,7 @@ async def edit(
     """
     expense = await EXPENSES.locked(work, access, expense_id, expected)
     before = details_of(expense)
-    details = _changed(before, changes)
+    details = edited(before, changes)
     access.require_scope(scope_of(details))
     rules.check_editable(ExpenseState(expense.state))
     rules.check_expense(details, now.date())
@@ -155,8 +134,7 @@ async def edit(
     await _hold_references(work, access, details, known=before)
     await hold_open(work, access.company_id, before.incurred_on, details.incurred_on)
     said = snapshot(expense)
-    for name, value in _values(details).items():
-        setattr(expense, name, value)
+    set_values(expense, details)
     return EXPENSES.write(work, access, expense, "edit", now=now, before=said)
 
 
@@ -177,11 +155,11 @@ async def move(
     """
     expense = await EXPENSES.locked(work, access, expense_id, expected)
     step = Step(name=name, actor=access.user_id, at=now, reason=reason, day=day)
-    progress = rules.moved(_progress_of(expense), step, expense.created_by)
-    await hold_open(work, access.company_id, rules.posting_day(details_of(expense), step))
+    before = _progress_of(expense)
+    progress = rules.moved(before, step, expense.created_by)
+    await hold_open(work, access.company_id, *rules.posting_days(details_of(expense), before, step))
     said = snapshot(expense)
-    for field in fields(progress):
-        setattr(expense, field.name, getattr(progress, field.name))
+    set_values(expense, progress)
     return EXPENSES.write(work, access, expense, name, now=now, before=said)
 
 
@@ -312,7 +290,7 @@ def _half_up(minor: Any, factor: Any, divisor: Any) -> Any:
 
 
 def details_of(expense: Expense) -> ExpenseDetails:
-    return ExpenseDetails(**{field.name: getattr(expense, field.name) for field in fields(ExpenseDetails)})
+    return value_of(ExpenseDetails, expense)
 
 
 def _draft(work: AsyncSession, access: AccessContext, details: ExpenseDetails, *, now: datetime) -> Expense:
@@ -323,25 +301,14 @@ def _draft(work: AsyncSession, access: AccessContext, details: ExpenseDetails, *
         created_by=access.user_id,
         created_at=now,
         version=0,
-        **_values(details),
+        **values_of(details),
     )
     work.add(expense)
     return EXPENSES.write(work, access, expense, "add", now=now)
 
 
 def _progress_of(expense: Expense) -> Progress:
-    said = {field.name: getattr(expense, field.name) for field in fields(Progress)}
-    return Progress(**{**said, "state": ExpenseState(expense.state)})
-
-
-def _values(details: ExpenseDetails) -> dict[str, Any]:
-    return {field.name: getattr(details, field.name) for field in fields(details)}
-
-
-def _changed(details: ExpenseDetails, changes: Mapping[str, Any]) -> ExpenseDetails:
-    amount = details.amount.edited(changes.get("amount"), changes.get("currency"))
-    others = {name: value for name, value in changes.items() if name not in {"amount", "currency"}}
-    return replace(details, amount=amount, **others)
+    return value_of(Progress, expense, state=ExpenseState(expense.state))
 
 
 async def _hold_category(work: AsyncSession, access: AccessContext, category_id: UUID) -> None:
@@ -354,8 +321,7 @@ async def _hold_references(
     """Have what an expense refers to stay what it is until the expense is written. What it referred to before may have
     retired, or been removed, since. Raises CategoryRefusedError, EventUnknownError or EventStateUnknownError.
     """
-    category_id, event_id = details.category_id, details.event_id
+    category_id = details.category_id
     if category_id is not None and (known is None or category_id != known.category_id):
         await _hold_category(work, access, category_id)
-    if event_id is not None and (known is None or event_id != known.event_id):
-        await known_event(work, access.company_id, event_id)
+    await check_event(work, access.company_id, details.event_id, known=known.event_id if known else None)

@@ -7,9 +7,10 @@ from typing import Final
 from uuid import UUID
 
 from contracts.errors import DomainError, Kind
-from contracts.money import AmountInvalidError, Money, total
+from contracts.money import Money, total
 from contracts.transitions import Move, StateMachine
 from services.finance.approvals.rules import check_four_eyes
+from services.finance.postings.rules import check_positive, has_come
 
 #: A show's costs are planned ahead, but an expense is of a day that is near.
 DAYS_AHEAD_MAX: Final = 366
@@ -161,9 +162,7 @@ class Totals:
 
 def check_expense(details: ExpenseDetails, today: date) -> None:
     """Raises AmountInvalidError or ExpenseDateRefusedError."""
-    amount = details.amount
-    if amount.amount_minor <= 0:
-        raise AmountInvalidError("An expense is more than nothing.", amount=str(amount), currency=amount.currency)
+    check_positive(details.amount, "An expense is more than nothing.")
     if details.incurred_on > today + timedelta(days=DAYS_AHEAD_MAX):
         raise ExpenseDateRefusedError(f"{details.incurred_on} is more than {DAYS_AHEAD_MAX} days ahead.")
 
@@ -198,12 +197,17 @@ def moved(progress: Progress, step: Step, created_by: UUID) -> Progress:
             return replace(progress, state=state, rejection_reason=None, void_reason=step.reason)
 
 
-def posting_day(details: ExpenseDetails, step: Step) -> date:
-    """The day whose month has to be open for a move: that of the payment it plans or tells of, else the expense's own.
+def posting_days(details: ExpenseDetails, progress: Progress, step: Step) -> tuple[date, ...]:
+    """The days whose months have to be open for a move: that of the payment it plans or tells of, else the expense's.
 
-    So what was spent in a month that is closed by now can still be paid.
+    So what was spent in a month that is closed by now can still be paid. To plan a payment anew takes it out of the
+    month it was planned for, so that one has to be open too.
     """
-    return step.day or details.incurred_on
+    if step.day is None:
+        return (details.incurred_on,)
+    if step.name == "schedule" and progress.scheduled_for is not None:
+        return progress.scheduled_for, step.day
+    return (step.day,)
 
 
 def _check_schedule(step: Step) -> None:
@@ -212,6 +216,5 @@ def _check_schedule(step: Step) -> None:
 
 
 def _check_payment(step: Step) -> None:
-    # Somewhere it is tomorrow already.
-    if step.day is not None and step.day > step.at.date() + timedelta(days=1):
+    if step.day is not None and not has_come(step.day, step.at.date()):
         raise ExpensePaymentRefusedError(f"{step.day} has not come yet.")

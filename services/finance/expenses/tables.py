@@ -1,14 +1,18 @@
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import date, datetime
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKeyConstraint, Index, Text, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKeyConstraint, Index, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import Date, DateTime
 
+from access.scopes import ScopeValue
+from chassis.objects import Objects
+from chassis.paging import Listing
+from services.finance.approvals.rules import limit_needed
 from services.finance.database import Base, OfAmount
-from services.finance.expenses.rules import OWED_STATES, ExpenseState
+from services.finance.expenses.rules import OWED_STATES, ExpenseDetails, ExpenseState, ExpenseUnknownError
 
 _ADDED_UP: Final = ["event_id", "vendor_id", "agency_id", "currency", "amount_minor"]
 
@@ -41,8 +45,9 @@ class Expense(OfAmount, Base):
         CheckConstraint("(state = 'paid') = (paid_on is not null)", name="paid_on_a_day"),
         CheckConstraint("(state = 'void') = (void_reason is not null)", name="void_for_a_reason"),
         CheckConstraint("length(void_reason) between 1 and 500", name="void_reason_length"),
-        # The newest first, within one company and there by what a list is narrowed to most.
-        Index(None, "company_id", "id"),
+        # What an attachment refers to, its company with it; and how expenses are listed, the newest first.
+        UniqueConstraint("company_id", "id"),
+        # By what a list is narrowed to most.
         Index(None, "company_id", "incurred_on", "id"),
         Index(None, "company_id", "state", "id"),
         Index(None, "company_id", "business_unit_id", "id"),
@@ -88,3 +93,23 @@ class Expense(OfAmount, Base):
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     #: One more with every write; the ETag. Rows older than versions are at their first.
     version: Mapped[int] = mapped_column(BigInteger, server_default="1")
+
+
+def scope_of(expense: Expense | ExpenseDetails) -> Mapping[str, ScopeValue]:
+    """By what an expense, and what hangs on it, is judged; of these a permission is bounded by the types its catalog
+    row names.
+    """
+    return {
+        "business_unit": expense.business_unit_id,
+        "event": expense.event_id,
+        "approval_limit": limit_needed(expense.amount),
+    }
+
+
+LISTING: Final = Listing(
+    Expense,
+    sorts={"created": Expense.id, "incurred_on": Expense.incurred_on},
+    default="-created",
+    scopes={"business_unit": Expense.business_unit_id, "event": Expense.event_id},
+)
+EXPENSES: Final = Objects(Expense, unknown=ExpenseUnknownError, scope_of=scope_of)

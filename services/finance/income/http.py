@@ -12,6 +12,7 @@ from chassis.preconditions import IfMatch, set_entity_tag
 from chassis.request import Access, Now, Work
 from chassis.routing import (
     AmountText,
+    ChangesModel,
     CurrencyText,
     DateText,
     IdText,
@@ -30,7 +31,7 @@ from services.finance.manifest import MANIFEST
 income = router(prefix=MANIFEST.route_group, tag="income")
 
 Words = Annotated[str, Field(min_length=1, max_length=500)]
-_CHANGE_PROBLEMS: Final = problem_statuses(401, 403, 404, 409, 412, 422, 428, 503)
+_CHANGE_PROBLEMS: Final = problem_statuses(404, 409, 412, 428)
 
 
 class NewIncome(RequestModel):
@@ -43,14 +44,8 @@ class NewIncome(RequestModel):
     event_id: IdText | None = None
 
 
-class IncomeChanges(NewIncome):
+class IncomeChanges(ChangesModel, NewIncome):
     """Only what is to be different; null takes a value away."""
-
-    kind: Annotated[IncomeKind, Field(strict=False)] = IncomeKind.OTHER
-    description: Words = ""
-    amount: AmountText = ""
-    currency: CurrencyText = ""
-    received_on: DateText = date.min
 
 
 class IncomeReason(RequestModel):
@@ -105,7 +100,7 @@ async def _wanted(
 Wanted = Annotated[operations.IncomeFilter, Depends(_wanted)]
 
 
-@income.post("/income", status_code=201, responses=problem_statuses(401, 403, 409, 422, 503))
+@income.post("/income", status_code=201, responses=problem_statuses(409))
 @guard(Permission("finance.income.write", ScopeSource.BODY))
 async def add_income(
     body: NewIncome, access: Access, work: Work, now: Now, once: Repeatable, response: Response
@@ -122,7 +117,7 @@ async def add_income(
     return added
 
 
-@income.get("/income", responses=problem_statuses(401, 403, 422, 503))
+@income.get("/income")
 @guard(Permission("finance.income.read", ScopeSource.FILTER))
 async def list_income(access: Access, work: Work, asked: Paged, wanted: Wanted) -> IncomePage:
     """The company's income within the caller's scopes, sorted by created or received_on; the newest first."""
@@ -130,14 +125,14 @@ async def list_income(access: Access, work: Work, asked: Paged, wanted: Wanted) 
     return IncomePage(income=[_body(each) for each in page.rows], next=page.next)
 
 
-@income.get("/income/{income_id}", responses=problem_statuses(401, 403, 404, 422, 503))
+@income.get("/income/{income_id}", responses=problem_statuses(404))
 @guard(Permission("finance.income.read", ScopeSource.OBJECT))
 async def read_income(income_id: UUID, access: Access, work: Work, response: Response) -> IncomeBody:
     """One income."""
     return _shown(await operations.INCOME.one(work, access, income_id), response)
 
 
-@income.get("/income/{income_id}/history", responses=problem_statuses(401, 403, 404, 422, 503))
+@income.get("/income/{income_id}/history", responses=problem_statuses(404))
 @guard(Permission("finance.income.read", ScopeSource.OBJECT))
 async def read_income_history(income_id: UUID, access: Access, work: Work, asked: Paged) -> HistoryPage:
     """What happened to one income, the newest first."""
@@ -151,8 +146,7 @@ async def edit_income(
     income_id: UUID, body: IncomeChanges, access: Access, work: Work, now: Now, expected: IfMatch, response: Response
 ) -> IncomeBody:
     """Change what is written down of income."""
-    changes = body.model_dump(exclude_unset=True)
-    return _shown(await operations.edit(work, access, income_id, changes, expected=expected, now=now), response)
+    return _shown(await operations.edit(work, access, income_id, body.said(), expected=expected, now=now), response)
 
 
 @income.post("/income/{income_id}/void", responses=_CHANGE_PROBLEMS)
@@ -170,11 +164,4 @@ def _shown(found: Income, response: Response) -> IncomeBody:
 
 
 def _body(found: Income) -> IncomeBody:
-    state = IncomeState(found.state)
-    own = IncomeBody.model_fields.keys() - {"state", "moves", "amount"}
-    return IncomeBody(
-        state=state,
-        moves=MOVES.allowed(state),
-        amount=str(found.amount),
-        **{name: getattr(found, name) for name in own},
-    )
+    return IncomeBody.of(found, moves=MOVES.allowed(IncomeState(found.state)), amount=str(found.amount))

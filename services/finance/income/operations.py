@@ -1,5 +1,5 @@
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Final
 from uuid import UUID
@@ -9,8 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from access.scopes import ScopeFilter, ScopeValue
 from chassis.audit import snapshot
-from chassis.objects import Objects
-from chassis.paging import Listing, Page, PageRequest
+from chassis.objects import Objects, set_values, value_of, values_of
+from chassis.paging import Listing, Page, PageRequest, asked_for
 from chassis.preconditions import Expected
 from contracts.identifiers import CompanyId, new_id
 from middleware.context import AccessContext
@@ -18,7 +18,8 @@ from services.finance.income import rules
 from services.finance.income.rules import IncomeDetails, IncomeKind, IncomeState
 from services.finance.income.tables import Income
 from services.finance.periods.tables import hold_open
-from services.finance.projections.events import known_event
+from services.finance.postings.rules import edited
+from services.finance.projections.events import check_event
 
 LISTING: Final = Listing(
     Income,
@@ -41,8 +42,7 @@ class IncomeFilter:
     received_before: date | None = None
 
     def conditions(self) -> list[ColumnElement[bool]]:
-        asked = ((condition, getattr(self, name)) for name, condition in _CONDITIONS.items())
-        return [condition(value) for condition, value in asked if value is not None]
+        return asked_for(self, _CONDITIONS)
 
 
 _CONDITIONS: Final[Mapping[str, Callable[[Any], ColumnElement[bool]]]] = {
@@ -62,11 +62,11 @@ def scope_of(details: IncomeDetails) -> Mapping[str, ScopeValue]:
 async def add(work: AsyncSession, access: AccessContext, details: IncomeDetails, *, now: datetime) -> Income:
     """Put down income.
 
-    Raises OutOfScopeError, PeriodClosedError and what `rules.check_income` and `_check_event` raise.
+    Raises OutOfScopeError, PeriodClosedError and what `rules.check_income` and `check_event` raise.
     """
     access.require_scope(scope_of(details))
     rules.check_income(details, now.date())
-    await _check_event(work, access, details)
+    await check_event(work, access.company_id, details.event_id)
     await hold_open(work, access.company_id, details.received_on)
     income = Income(
         id=new_id(),
@@ -75,7 +75,7 @@ async def add(work: AsyncSession, access: AccessContext, details: IncomeDetails,
         created_by=access.user_id,
         created_at=now,
         version=0,
-        **_values(details),
+        **values_of(details),
     )
     work.add(income)
     return INCOME.write(work, access, income, "add", now=now)
@@ -95,23 +95,20 @@ async def edit(
 
     Raises IncomeUnknownError, OutOfScopeError for where it is and where it would go, VersionMismatchError,
     IncomeVoidError, CurrencyUnknownError, PeriodClosedError and what `rules.check_income` and
-    `_check_event` raise.
+    `check_event` raise.
     """
     income = await INCOME.locked(work, access, income_id, expected)
     before = details_of(income)
-    amount = before.amount.edited(changes.get("amount"), changes.get("currency"))
-    others = {name: value for name, value in changes.items() if name not in {"amount", "currency"}}
-    details = replace(before, amount=amount, **others)
+    details = edited(before, changes)
     access.require_scope(scope_of(details))
     rules.check_editable(IncomeState(income.state))
     rules.check_income(details, now.date())
     if details == before:
         return income
-    await _check_event(work, access, details, known=before)
+    await check_event(work, access.company_id, details.event_id, known=before.event_id)
     await hold_open(work, access.company_id, before.received_on, details.received_on)
     said = snapshot(income)
-    for name, value in _values(details).items():
-        setattr(income, name, value)
+    set_values(income, details)
     return INCOME.write(work, access, income, "edit", now=now, before=said)
 
 
@@ -138,18 +135,4 @@ async def page(
 
 
 def details_of(income: Income) -> IncomeDetails:
-    said = {field.name: getattr(income, field.name) for field in fields(IncomeDetails)}
-    return IncomeDetails(**{**said, "kind": IncomeKind(income.kind)})
-
-
-def _values(details: IncomeDetails) -> dict[str, Any]:
-    return {field.name: getattr(details, field.name) for field in fields(details)}
-
-
-async def _check_event(
-    work: AsyncSession, access: AccessContext, details: IncomeDetails, *, known: IncomeDetails | None = None
-) -> None:
-    """What was put down on an event before may outlive it. Raises EventUnknownError or EventStateUnknownError."""
-    event_id = details.event_id
-    if event_id is not None and (known is None or event_id != known.event_id):
-        await known_event(work, access.company_id, event_id)
+    return value_of(IncomeDetails, income, kind=IncomeKind(income.kind))

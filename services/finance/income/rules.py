@@ -1,14 +1,15 @@
 """What may be put down as income."""
 
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
 from contracts.errors import DomainError, Kind
-from contracts.money import AmountInvalidError, Money
+from contracts.money import Money
 from contracts.transitions import Move, StateMachine
+from services.finance.postings.rules import check_positive, has_come
 
 
 class IncomeKind(StrEnum):
@@ -68,11 +69,8 @@ class IncomeDetails:
 
 def check_income(details: IncomeDetails, today: date) -> None:
     """Raises AmountInvalidError or IncomeDateRefusedError."""
-    amount = details.amount
-    if amount.amount_minor <= 0:
-        raise AmountInvalidError("Income is more than nothing.", amount=str(amount), currency=amount.currency)
-    # Somewhere it is tomorrow already.
-    if details.received_on > today + timedelta(days=1):
+    check_positive(details.amount, "Income is more than nothing.")
+    if not has_come(details.received_on, today):
         raise IncomeDateRefusedError(f"{details.received_on} has not come yet.")
 
 

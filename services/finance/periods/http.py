@@ -51,7 +51,7 @@ class PeriodPage(ResponseModel):
     next: str | None = None
 
 
-@periods.post("/periods", status_code=201, responses=problem_statuses(401, 403, 409, 422, 503))
+@periods.post("/periods", status_code=201, responses=problem_statuses(409))
 @guard(Permission(_ADMINISTER, ScopeSource.BODY))
 async def close_month(
     body: NewPeriod, access: Access, work: Work, now: Now, once: Repeatable, response: Response
@@ -67,7 +67,7 @@ async def close_month(
     return closed
 
 
-@periods.get("/periods", responses=problem_statuses(401, 403, 422, 503))
+@periods.get("/periods")
 @guard(_READ)
 async def list_periods(access: Access, work: Work, asked: Paged, state: PeriodState | None = None) -> PeriodPage:
     """The months that are closed, or were, sorted by month; the newest first. Every other month is open."""
@@ -75,14 +75,14 @@ async def list_periods(access: Access, work: Work, asked: Paged, state: PeriodSt
     return PeriodPage(periods=[_body(each) for each in page.rows], next=page.next)
 
 
-@periods.get("/periods/{period_id}", responses=problem_statuses(401, 403, 404, 422, 503))
+@periods.get("/periods/{period_id}", responses=problem_statuses(404))
 @guard(_READ)
 async def read_period(period_id: UUID, access: Access, work: Work, response: Response) -> PeriodBody:
     """One month that is closed, or was."""
     return _shown(await operations.PERIODS.one(work, access, period_id), response)
 
 
-@periods.get("/periods/{period_id}/history", responses=problem_statuses(401, 403, 404, 422, 503))
+@periods.get("/periods/{period_id}/history", responses=problem_statuses(404))
 @guard(_READ)
 async def read_period_history(period_id: UUID, access: Access, work: Work, asked: Paged) -> HistoryPage:
     """Who closed and reopened a month, the newest first."""
@@ -101,7 +101,7 @@ async def _moving(
 
 #: Makes a move of the period in the path, in the version the caller has seen.
 Moving = Annotated[Callable[[str], Awaitable[PeriodBody]], Depends(_moving)]
-_MOVE_PROBLEMS: Final = problem_statuses(401, 403, 404, 409, 412, 422, 428, 503)
+_MOVE_PROBLEMS: Final = problem_statuses(404, 409, 412, 428)
 
 
 @periods.post("/periods/{period_id}/close", responses=_MOVE_PROBLEMS)
@@ -124,13 +124,4 @@ def _shown(period: Period, response: Response) -> PeriodBody:
 
 
 def _body(period: Period) -> PeriodBody:
-    state = PeriodState(period.state)
-    return PeriodBody(
-        id=period.id,
-        month=month_text(period.month),
-        state=state,
-        moves=MOVES.allowed(state),
-        version=period.version,
-        created_by=period.created_by,
-        created_at=period.created_at,
-    )
+    return PeriodBody.of(period, moves=MOVES.allowed(PeriodState(period.state)), month=month_text(period.month))

@@ -1,14 +1,12 @@
 """The events of the promoter service, and what Finance asks of them."""
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Text
+from sqlalchemy import Text, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
-from sqlalchemy.types import DateTime
 
 from chassis.projections import Projected, Projection
 from contracts.errors import DomainError, Kind
@@ -39,30 +37,15 @@ class EventStateUnknownError(DomainError):
 
 
 class ProjectedEvent(Projected, Base):
-    """An event, from `starts_at` up to and without `ends_at`."""
+    """An event, as far as Finance asks for it: whether there is one, and what it is called."""
 
     __tablename__ = "projected_events"
 
     title: Mapped[str | None] = mapped_column(Text)
-    business_unit_id: Mapped[UUID | None]
-    starts_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
-    ends_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
-    #: IANA: by whose days a cost is one of the event's.
-    time_zone: Mapped[str | None] = mapped_column(Text)
-    #: ISO 4217: what the event's money is counted in.
-    currency: Mapped[str | None] = mapped_column(Text)
 
 
 def _columns_of(event: EventChanged) -> Mapping[str, Any]:
-    times = event.times
-    return {
-        "title": event.title,
-        "business_unit_id": event.business_unit_id,
-        "starts_at": times.starts_at if times else None,
-        "ends_at": times.ends_at if times else None,
-        "time_zone": times.time_zone if times else None,
-        "currency": event.currency,
-    }
+    return {"title": event.title}
 
 
 EVENTS: Final = Projection("promoter.events.v1", ProjectedEvent, columns_of=_columns_of)
@@ -76,3 +59,21 @@ async def known_event(work: AsyncSession, company_id: CompanyId, event_id: UUID)
     if not found.is_known:
         raise EventStateUnknownError("Its newest state could not be read. Try again in a moment.")
     return found
+
+
+async def check_event(
+    work: AsyncSession, company_id: CompanyId, event_id: UUID | None, *, known: UUID | None = None
+) -> None:
+    """That what is put down on an event is put down on one there is. What was on it before, on the `known` one, may
+    outlive it. Raises EventUnknownError or EventStateUnknownError.
+    """
+    if event_id is not None and event_id != known:
+        await known_event(work, company_id, event_id)
+
+
+async def titles(work: AsyncSession, company_id: CompanyId) -> Mapping[UUID, str]:
+    """What the company's events are called, as far as that is known; also where the newest state is not."""
+    told = select(ProjectedEvent.id, ProjectedEvent.title).where(
+        ProjectedEvent.company_id == company_id, ProjectedEvent.title.is_not(None)
+    )
+    return {row.id: row.title for row in await work.execute(told)}

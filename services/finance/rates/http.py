@@ -51,7 +51,7 @@ class RatesPage(ResponseModel):
     next: str | None = None
 
 
-@rates.put("/rates", responses=problem_statuses(401, 403, 409, 412, 422, 428, 503))
+@rates.put("/rates", responses=problem_statuses(409, 412, 428))
 @guard(Permission("finance.rates.manage", ScopeSource.BODY))
 async def put_rates(
     body: NewRates,
@@ -68,7 +68,7 @@ async def put_rates(
     return _shown(await operations.put(work, access, given, expected=expected, now=now), response)
 
 
-@rates.get("/rates", responses=problem_statuses(401, 403, 422, 503))
+@rates.get("/rates")
 @guard(_READ)
 async def list_rates(
     access: Access,
@@ -83,14 +83,14 @@ async def list_rates(
     return RatesPage(rates=[RatesBody.model_validate(each) for each in page.rows], next=page.next)
 
 
-@rates.get("/rates/{rates_id}", responses=problem_statuses(401, 403, 404, 422, 503))
+@rates.get("/rates/{rates_id}", responses=problem_statuses(404))
 @guard(_READ)
 async def read_rates(rates_id: UUID, access: Access, work: Work, response: Response) -> RatesBody:
     """The exchange rates of one day."""
     return _shown(await operations.RATES.one(work, access, rates_id), response)
 
 
-@rates.get("/rates/{rates_id}/history", responses=problem_statuses(401, 403, 404, 422, 503))
+@rates.get("/rates/{rates_id}/history", responses=problem_statuses(404))
 @guard(_READ)
 async def read_rates_history(rates_id: UUID, access: Access, work: Work, asked: Paged) -> HistoryPage:
     """What the exchange rates of one day were, the newest first."""

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from chassis.audit import record, snapshot
 from chassis.objects import Objects
-from chassis.paging import Listing, Page, PageRequest
+from chassis.paging import Listing, Page, PageRequest, asked_for
 from chassis.preconditions import Expected, PreconditionRequiredError
 from contracts.identifiers import CompanyId, new_id
 from middleware.context import AccessContext
@@ -29,12 +29,7 @@ class RatesFilter:
     day_before: date | None = None
 
     def conditions(self) -> list[ColumnElement[bool]]:
-        found: list[ColumnElement[bool]] = []
-        if self.day_from is not None:
-            found.append(DayRates.day >= self.day_from)
-        if self.day_before is not None:
-            found.append(DayRates.day < self.day_before)
-        return found
+        return asked_for(self, {"day_from": DayRates.day.__ge__, "day_before": DayRates.day.__lt__})
 
 
 async def put(
@@ -83,9 +78,7 @@ async def put(
     before = snapshot(row)
     for name, value in said.items():
         setattr(row, name, value)
-    row.version += 1
-    record(work, row, "correct", actor=access.user_id, now=now, before=before)
-    return row
+    return RATES.write(work, access, row, "correct", now=now, before=before)
 
 
 async def page(work: AsyncSession, company_id: CompanyId, asked: PageRequest, wanted: RatesFilter) -> Page[DayRates]:

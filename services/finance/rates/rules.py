@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from decimal import Decimal
 from fractions import Fraction
 from typing import Final
 
 from contracts.errors import DomainError, Kind
-from contracts.exchange import THROUGH_BASE_DIGITS, ExchangeRate, RateInvalidError, convert_through_base
-from contracts.money import MINOR_UNIT_DIGITS, CurrencyUnknownError, Money
+from contracts.exchange import THROUGH_BASE_DIGITS, ExchangeRate, RateInvalidError
+from contracts.money import MINOR_UNIT_DIGITS, CurrencyUnknownError
+from services.finance.postings.rules import has_come
 
 
 class RatesUnknownError(DomainError):
@@ -81,8 +82,7 @@ class Rates:
 
 def check_rates(rates: Rates, today: date) -> None:
     """Raises RatesDateRefusedError, BaseUnknownError or RatesInvalidError."""
-    # Somewhere it is tomorrow already.
-    if rates.day > today + timedelta(days=1):
+    if not has_come(rates.day, today):
         raise RatesDateRefusedError(f"{rates.day} has not come yet.")
     if rates.base not in MINOR_UNIT_DIGITS:
         raise BaseUnknownError(f"{rates.base!r} is not an ISO 4217 currency.")
@@ -103,25 +103,12 @@ def check_target(currency: str) -> None:
         raise TargetUnknownError(f"{currency!r} is not an ISO 4217 currency.")
 
 
-def converted(amount: Money, day: date, target: str, rates: Rates | None) -> Money:
-    """What an amount of a day is in another currency by the rates of that day, None where there are none.
-
-    Between two currencies of which neither is the base the way leads through it. Raises NoRateError.
-    """
-    if amount.currency == target:
-        return amount
-    if rates is None:
-        raise NoRateError(f"There are no rates of {day}.", day=str(day), currency=amount.currency)
-    if amount.currency == rates.base:
-        return rates.rate(target).convert(amount)
-    if target == rates.base:
-        return rates.rate(amount.currency).convert(amount)
-    return convert_through_base(amount, rates.rate(amount.currency), rates.rate(target))
-
-
 def steps(currency: str, day: date, target: str, rates: Rates | None) -> tuple[Fraction, Fraction]:
-    """What `converted` does, as two numbers: minor units of the target are those of the currency, times the first,
-    half up, times the second, half up. For where thousands are converted at once. Raises NoRateError.
+    """What an amount of a day is converted by, as two numbers: minor units of the target are those of the currency,
+    times the first, half up, times the second, half up. It is what `contracts.exchange` says of one amount, for where
+    thousands are converted at once. Between two currencies of which neither is the base the way leads through it.
+
+    `rates` are those of the day, None where there are none. Raises NoRateError.
     """
     if rates is None:
         raise NoRateError(f"There are no rates of {day}.", day=str(day), currency=currency)

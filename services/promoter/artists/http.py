@@ -10,7 +10,7 @@ from chassis.idempotency import Repeatable
 from chassis.paging import Paged
 from chassis.preconditions import IfMatch, set_entity_tag
 from chassis.request import Access, Now, Work
-from chassis.routing import PlainText, RequestModel, ResponseModel, problem_statuses, router
+from chassis.routing import ChangesModel, PlainText, RequestModel, ResponseModel, problem_statuses, router
 from middleware.guards import NoScope, Permission, guard
 from services.promoter.artists import operations
 from services.promoter.artists.rules import ArtistDetails
@@ -35,10 +35,8 @@ class NewArtist(RequestModel):
     country: Annotated[str, Field(pattern=r"^[A-Z]{2}$")] | None = None
 
 
-class ArtistChanges(NewArtist):
+class ArtistChanges(ChangesModel, NewArtist):
     """Only what is to be different; null takes a value away."""
-
-    stage_name: Name = ""
 
 
 class ArtistBody(ResponseModel):
@@ -58,7 +56,7 @@ class ArtistPage(ResponseModel):
     next: str | None = None
 
 
-@artists.post("/artists", status_code=201, responses=problem_statuses(401, 403, 422, 503))
+@artists.post("/artists", status_code=201)
 @guard(_WRITE)
 async def create_artist(
     body: NewArtist, access: Access, work: Work, now: Now, once: Repeatable, response: Response
@@ -74,7 +72,7 @@ async def create_artist(
     return made
 
 
-@artists.get("/artists", responses=problem_statuses(401, 403, 422, 503))
+@artists.get("/artists")
 @guard(_READ)
 async def list_artists(
     access: Access,
@@ -87,14 +85,14 @@ async def list_artists(
     return ArtistPage(artists=[ArtistBody.model_validate(each) for each in page.rows], next=page.next)
 
 
-@artists.get("/artists/{artist_id}", responses=problem_statuses(401, 403, 404, 422, 503))
+@artists.get("/artists/{artist_id}", responses=problem_statuses(404))
 @guard(_READ)
 async def read_artist(artist_id: UUID, access: Access, work: Work, response: Response) -> ArtistBody:
     """One artist."""
     return _shown(await operations.ARTISTS.one(work, access, artist_id), response)
 
 
-@artists.get("/artists/{artist_id}/history", responses=problem_statuses(401, 403, 404, 422, 503))
+@artists.get("/artists/{artist_id}/history", responses=problem_statuses(404))
 @guard(_READ)
 async def read_artist_history(artist_id: UUID, access: Access, work: Work, asked: Paged) -> HistoryPage:
     """What happened to one artist's row, the newest first."""
@@ -102,14 +100,13 @@ async def read_artist_history(artist_id: UUID, access: Access, work: Work, asked
     return await history(work, asked, access.company_id, artist.id)
 
 
-@artists.patch("/artists/{artist_id}", responses=problem_statuses(401, 403, 404, 412, 422, 428, 503))
+@artists.patch("/artists/{artist_id}", responses=problem_statuses(404, 412, 428))
 @guard(_WRITE)
 async def edit_artist(
     artist_id: UUID, body: ArtistChanges, access: Access, work: Work, now: Now, expected: IfMatch, response: Response
 ) -> ArtistBody:
     """Change what is known of an artist."""
-    changes = body.model_dump(exclude_unset=True)
-    return _shown(await operations.edit(work, access, artist_id, changes, expected=expected, now=now), response)
+    return _shown(await operations.edit(work, access, artist_id, body.said(), expected=expected, now=now), response)
 
 
 def _shown(artist: Artist, response: Response) -> ArtistBody:

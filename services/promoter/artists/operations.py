@@ -1,5 +1,5 @@
 from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from chassis.audit import Snapshot, snapshot
-from chassis.objects import Objects
+from chassis.objects import Objects, set_values, value_of, values_of
 from chassis.paging import Listing, Page, PageRequest
 from chassis.preconditions import Expected
 from chassis.states import StateTopic
@@ -32,7 +32,7 @@ async def create(work: AsyncSession, access: AccessContext, details: ArtistDetai
         version=0,
         created_by=access.user_id,
         created_at=now,
-        **asdict(details),
+        **values_of(details),
     )
     work.add(artist)
     return await _write(work, access, artist, "create", now=now)
@@ -52,12 +52,12 @@ async def edit(
     Raises ArtistUnknownError or VersionMismatchError.
     """
     artist = await ARTISTS.locked(work, access, artist_id, expected)
-    details = replace(_details_of(artist), **changes)
-    if details == _details_of(artist):
+    known = value_of(ArtistDetails, artist)
+    details = replace(known, **changes)
+    if details == known:
         return artist
     before = snapshot(artist)
-    for name, value in asdict(details).items():
-        setattr(artist, name, value)
+    set_values(artist, details)
     return await _write(work, access, artist, "edit", now=now, before=before)
 
 
@@ -67,10 +67,6 @@ async def page(
     """The company's artists. Raises SortUnknownError or CursorInvalidError."""
     begins = () if stage_name_prefix is None else (Artist.stage_name.istartswith(stage_name_prefix, autoescape=True),)
     return await LISTING.page(work, asked, company_id=company_id, scope=None, where=begins)
-
-
-def _details_of(artist: Artist) -> ArtistDetails:
-    return ArtistDetails(**{field.name: getattr(artist, field.name) for field in fields(ArtistDetails)})
 
 
 async def _write(

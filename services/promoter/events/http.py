@@ -11,7 +11,7 @@ from chassis.idempotency import Repeatable
 from chassis.paging import Paged
 from chassis.preconditions import IfMatch, set_entity_tag
 from chassis.request import Access, Now, Work
-from chassis.routing import IdText, InstantText, RequestModel, ResponseModel, problem_statuses, router
+from chassis.routing import ChangesModel, IdText, InstantText, RequestModel, ResponseModel, problem_statuses, router
 from middleware.guards import Permission, ScopeSource, guard
 from services.promoter.events import operations
 from services.promoter.events.rules import MOVES, EventDetails, EventState
@@ -36,10 +36,8 @@ class NewEvent(RequestModel):
     currency: Annotated[str, Field(max_length=3)] | None = None
 
 
-class EventChanges(NewEvent):
+class EventChanges(ChangesModel, NewEvent):
     """Only what is to be different; null takes a value away."""
-
-    title: Title = ""
 
 
 class CloneOptions(RequestModel):
@@ -74,7 +72,7 @@ class EventPage(ResponseModel):
     next: str | None = None
 
 
-@events.post("/events", status_code=201, responses=problem_statuses(401, 403, 422, 503))
+@events.post("/events", status_code=201)
 @guard(Permission("promoter.events.create", ScopeSource.BODY))
 async def create_event(
     body: NewEvent, access: Access, work: Work, now: Now, once: Repeatable, response: Response
@@ -90,7 +88,7 @@ async def create_event(
     return made
 
 
-@events.get("/events", responses=problem_statuses(401, 403, 422, 503))
+@events.get("/events")
 @guard(Permission("promoter.events.read", ScopeSource.FILTER))
 async def list_events(
     access: Access,
@@ -112,14 +110,14 @@ async def list_events(
     return EventPage(events=[_body(each) for each in page.rows], next=page.next)
 
 
-@events.get("/events/{event_id}", responses=problem_statuses(401, 403, 404, 422, 503))
+@events.get("/events/{event_id}", responses=problem_statuses(404))
 @guard(Permission("promoter.events.read", ScopeSource.OBJECT))
 async def read_event(event_id: UUID, access: Access, work: Work, response: Response) -> EventBody:
     """One event."""
     return _shown(await operations.EVENTS.one(work, access, event_id), response)
 
 
-@events.get("/events/{event_id}/history", responses=problem_statuses(401, 403, 404, 422, 503))
+@events.get("/events/{event_id}/history", responses=problem_statuses(404))
 @guard(Permission("promoter.events.read", ScopeSource.OBJECT))
 async def read_event_history(event_id: UUID, access: Access, work: Work, asked: Paged) -> HistoryPage:
     """What happened to one event, the newest first."""
@@ -127,17 +125,16 @@ async def read_event_history(event_id: UUID, access: Access, work: Work, asked: 
     return await history(work, asked, access.company_id, event.id)
 
 
-@events.patch("/events/{event_id}", responses=problem_statuses(401, 403, 404, 409, 412, 422, 428, 503))
+@events.patch("/events/{event_id}", responses=problem_statuses(404, 409, 412, 428))
 @guard(Permission("promoter.events.update", ScopeSource.OBJECT))
 async def edit_event(
     event_id: UUID, body: EventChanges, access: Access, work: Work, now: Now, expected: IfMatch, response: Response
 ) -> EventBody:
     """Change what is written down of an event."""
-    changes = body.model_dump(exclude_unset=True)
-    return _shown(await operations.edit(work, access, event_id, changes, expected=expected, now=now), response)
+    return _shown(await operations.edit(work, access, event_id, body.said(), expected=expected, now=now), response)
 
 
-@events.post("/events/{event_id}/clone", status_code=201, responses=problem_statuses(401, 403, 404, 422, 503))
+@events.post("/events/{event_id}/clone", status_code=201, responses=problem_statuses(404))
 @guard(Permission("promoter.events.create", ScopeSource.OBJECT))
 async def clone_event(
     event_id: UUID, body: CloneOptions, access: Access, work: Work, now: Now, once: Repeatable, response: Response
@@ -165,7 +162,7 @@ async def _moving(
 
 #: Makes a move of the event in the path, in the version the caller has seen.
 Moving = Annotated[Callable[[str], Awaitable[EventBody]], Depends(_moving)]
-_MOVE_PROBLEMS = problem_statuses(401, 403, 404, 409, 412, 422, 428, 503)
+_MOVE_PROBLEMS = problem_statuses(404, 409, 412, 428)
 
 
 @events.post("/events/{event_id}/plan", responses=_MOVE_PROBLEMS)
@@ -213,7 +210,7 @@ async def settle_event(move: Moving) -> EventBody:
 @events.post("/events/{event_id}/postpone", responses=_MOVE_PROBLEMS)
 @guard(Permission("promoter.events.update", ScopeSource.OBJECT))
 async def postpone_event(move: Moving) -> EventBody:
-    """Take an event off its date; it is planned again with another."""
+    """Take an event off its date: it has none until it is given another. Its history tells which it was."""
     return await move("postpone")
 
 
@@ -230,20 +227,4 @@ def _shown(event: Event, response: Response) -> EventBody:
 
 
 def _body(event: Event) -> EventBody:
-    state = EventState(event.state)
-    return EventBody(
-        id=event.id,
-        title=event.title,
-        state=state,
-        moves=MOVES.allowed(state),
-        business_unit_id=event.business_unit_id,
-        starts_at=event.starts_at,
-        ends_at=event.ends_at,
-        time_zone=event.time_zone,
-        space_id=event.space_id,
-        venue_text=event.venue_text,
-        currency=event.currency,
-        version=event.version,
-        created_by=event.created_by,
-        created_at=event.created_at,
-    )
+    return EventBody.of(event, moves=MOVES.allowed(EventState(event.state)))

@@ -1,5 +1,5 @@
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
@@ -9,8 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from access.scopes import ScopeFilter, ScopeValue
 from chassis.audit import Snapshot, snapshot
-from chassis.objects import Objects
-from chassis.paging import Listing, Page, PageRequest
+from chassis.objects import Objects, set_values, value_of, values_of
+from chassis.paging import Listing, Page, PageRequest, asked_for
 from chassis.preconditions import Expected
 from chassis.states import StateTopic
 from contracts.events.promoter import EventChanged, EventStatus, EventTimes
@@ -46,16 +46,15 @@ class EventFilter:
     starts_before: datetime | None = None
 
     def conditions(self) -> list[ColumnElement[bool]]:
-        found: list[ColumnElement[bool]] = []
-        if self.states is not None:
-            found.append(Event.state.in_([state.value for state in self.states]))
-        if self.business_unit_id is not None:
-            found.append(Event.business_unit_id == self.business_unit_id)
-        if self.starts_from is not None:
-            found.append(Event.starts_at >= self.starts_from)
-        if self.starts_before is not None:
-            found.append(Event.starts_at < self.starts_before)
-        return found
+        return asked_for(self, _CONDITIONS)
+
+
+_CONDITIONS: Final[Mapping[str, Callable[[Any], ColumnElement[bool]]]] = {
+    "states": Event.state.in_,
+    "business_unit_id": Event.business_unit_id.__eq__,
+    "starts_from": Event.starts_at.__ge__,
+    "starts_before": Event.starts_at.__lt__,
+}
 
 
 def scope_of_new(details: EventDetails) -> Mapping[str, ScopeValue]:
@@ -76,7 +75,7 @@ async def create(
         version=0,
         created_by=access.user_id,
         created_at=now,
-        **asdict(details),
+        **values_of(details),
     )
     work.add(event)
     return await _write(work, access, event, action, now=now)
@@ -110,8 +109,7 @@ async def edit(
     if details == details_of(event):
         return event
     before = snapshot(event)
-    for name, value in asdict(details).items():
-        setattr(event, name, value)
+    set_values(event, details)
     return await _write(work, access, event, "edit", now=now, before=before)
 
 
@@ -124,7 +122,9 @@ async def move(
     """
     event = await EVENTS.locked(work, access, event_id, expected)
     before = snapshot(event)
-    event.state = rules.moved(details_of(event), EventState(event.state), name).value
+    details, state = rules.moved(details_of(event), EventState(event.state), name)
+    set_values(event, details)
+    event.state = state.value
     return await _write(work, access, event, name, now=now, before=before)
 
 
@@ -136,7 +136,7 @@ async def page(
 
 
 def details_of(event: Event) -> EventDetails:
-    return EventDetails(**{field.name: getattr(event, field.name) for field in fields(EventDetails)})
+    return value_of(EventDetails, event)
 
 
 async def _write(

@@ -1,9 +1,9 @@
 """What an event is, which states it passes, and what it needs in each."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -65,7 +65,7 @@ class EventClosedError(DomainError):
 
 _STATE = EventState
 
-#: A postponed event is planned again, with its new date.
+#: A postponed event has no date until it is given its new one, and is planned again.
 MOVES: Final = StateMachine(
     (
         Move("plan", frozenset({_STATE.DRAFT, _STATE.POSTPONED}), _STATE.HOLD),
@@ -125,20 +125,22 @@ def check_open(state: EventState) -> None:
         raise EventClosedError(f"It is {state}.", state=str(state))
 
 
-def moved(details: EventDetails, state: EventState, move: str) -> EventState:
-    """The state a move leads to. Raises IllegalMoveError or EventIncompleteError."""
+def moved(details: EventDetails, state: EventState, move: str) -> tuple[EventDetails, EventState]:
+    """What the event says after a move, and the state it is in: what is postponed is taken off its date.
+
+    Raises IllegalMoveError or EventIncompleteError.
+    """
     reached = MOVES.move(state, move)
     if reached in COMPLETE_STATES:
         _check_complete(details)
-    return reached
+    if reached is _STATE.POSTPONED:
+        details = replace(details, starts_at=None, ends_at=None)
+    return details, reached
 
 
 def clone_of(details: EventDetails, title: str | None) -> EventDetails:
     """The same event once more: all but its date, which the new one does not have yet."""
-    kept: dict[str, Any] = {
-        name: getattr(details, name) for name in ("business_unit_id", "time_zone", "space_id", "venue_text", "currency")
-    }
-    return EventDetails(title=title or details.title, **kept)
+    return replace(details, title=title or details.title, starts_at=None, ends_at=None)
 
 
 def _check_times(details: EventDetails) -> None:

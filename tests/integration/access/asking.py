@@ -4,10 +4,11 @@ from datetime import datetime
 from uuid import UUID
 
 from access.decision import Decision, Requirement
+from access.freshness import Bounds, Clocks
 from access.path import AccessPath
 from contracts.problems import Reason
 from tests.harness.access import Sources, catalog, entitled, grant
-from tests.integration.access.conftest import Instance
+from tests.integration.access.conftest import Instance, StartInstance
 
 READ = Requirement.of("finance.expenses.read")
 
@@ -17,6 +18,22 @@ async def publish_allowed(sources: Sources) -> None:
     await sources.publish(catalog())
     await sources.publish(entitled("finance"))
     await sources.publish(grant(sources.user_id))
+
+
+async def deciding(
+    sources: Sources,
+    start_instance: StartInstance,
+    clocks: Clocks | None = None,
+    bounds: Bounds | None = None,
+    *,
+    as_of: datetime | None = None,
+) -> Instance:
+    """An instance that has heard all the sources' person needs, and lets them read."""
+    await publish_allowed(sources)
+    await sources.beat(as_of=as_of)
+    instance = await start_instance(clocks, bounds)
+    await until_reason(instance, sources, None)
+    return instance
 
 
 def asked(instance: Instance, sources: Sources, user_id: UUID | None = None, *, reading: bool = True) -> Decision:

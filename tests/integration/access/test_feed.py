@@ -15,7 +15,7 @@ from contracts.problems import Reason
 from infra.kafka.clients import Kafka
 from tests.harness.access import Sources, catalog, entitled, grant, signing_key, standing_clocks
 from tests.harness.clock import FakeClock
-from tests.integration.access.asking import asked, is_ready, publish_allowed, reason, until_reason
+from tests.integration.access.asking import asked, deciding, is_ready, publish_allowed, reason, until_reason
 from tests.integration.access.conftest import StartInstance
 
 
@@ -54,10 +54,7 @@ async def test_nothing_is_decided_before_a_heartbeat_that_proves_every_partition
 
 
 async def test_who_asked_is_told_of_what_decides(sources: Sources, start_instance: StartInstance) -> None:
-    await publish_allowed(sources)
-    await sources.beat()
-    instance = await start_instance()
-    await until_reason(instance, sources, None)
+    instance = await deciding(sources, start_instance)
     assert {(each.topic, each.epoch, each.version) for each in instance.applied} == {
         ("auth.permissions.v1", 1, 1),
         ("entitlements.companies.v1", 1, 1),
@@ -78,10 +75,7 @@ async def test_who_asked_is_told_of_what_decides(sources: Sources, start_instanc
 
 
 async def test_older_states_never_come_back(sources: Sources, start_instance: StartInstance) -> None:
-    await publish_allowed(sources)
-    await sources.beat()
-    instance = await start_instance()
-    await until_reason(instance, sources, None)
+    instance = await deciding(sources, start_instance)
     removed = await sources.publish(grant(sources.user_id, status=MembershipStatus.REMOVED), version=7)
     assert removed == 7
     await until_reason(instance, sources, Reason.MEMBERSHIP_INACTIVE)
@@ -101,10 +95,7 @@ async def test_older_states_never_come_back(sources: Sources, start_instance: St
 
 
 async def test_a_restart_goes_on_from_the_stored_offsets(sources: Sources, start_instance: StartInstance) -> None:
-    await publish_allowed(sources)
-    await sources.beat()
-    instance = await start_instance()
-    await until_reason(instance, sources, None)
+    instance = await deciding(sources, start_instance)
     stored = instance.path.status().positions
     await instance.stop()
     await sources.publish(grant(sources.user_id, status=MembershipStatus.REMOVED))
@@ -122,10 +113,7 @@ async def test_without_kafka_it_decides_until_the_bound(
 ) -> None:
     clock = FakeClock(datetime.now(UTC))
     clocks = standing_clocks(clock)
-    await publish_allowed(sources)
-    await sources.beat(as_of=clock())
-    instance = await start_instance(clocks)
-    await until_reason(instance, sources, None)
+    instance = await deciding(sources, start_instance, clocks, as_of=clock())
     await instance.restart(kafka=unreachable)
     assert is_ready(instance.path)
     clock.advance(seconds=45)
@@ -150,10 +138,7 @@ async def test_without_kafka_it_decides_until_the_bound(
 async def test_another_boot_starts_from_nothing(
     sources: Sources, start_instance: StartInstance, unreachable: Kafka
 ) -> None:
-    await publish_allowed(sources)
-    await sources.beat()
-    instance = await start_instance()
-    await until_reason(instance, sources, None)
+    instance = await deciding(sources, start_instance)
     clocks = instance.clocks
     instance.clocks = Clocks(wall_us=clocks.wall_us, boot_us=clocks.boot_us, boot_id="another")
     await instance.restart(kafka=unreachable)
@@ -163,10 +148,7 @@ async def test_another_boot_starts_from_nothing(
 
 async def test_it_recovers_when_news_come_again(sources: Sources, start_instance: StartInstance) -> None:
     clock = FakeClock(datetime.now(UTC))
-    await publish_allowed(sources)
-    await sources.beat(as_of=clock())
-    instance = await start_instance(standing_clocks(clock))
-    await until_reason(instance, sources, None)
+    instance = await deciding(sources, start_instance, standing_clocks(clock), as_of=clock())
     clock.advance(seconds=301)
     assert reason(instance, sources) is Reason.STATE_UNKNOWN
     await sources.beat("auth", as_of=clock())
@@ -177,10 +159,7 @@ async def test_it_recovers_when_news_come_again(sources: Sources, start_instance
 
 
 async def test_a_heartbeat_from_the_future_stops_decisions(sources: Sources, start_instance: StartInstance) -> None:
-    await publish_allowed(sources)
-    await sources.beat()
-    instance = await start_instance()
-    await until_reason(instance, sources, None)
+    instance = await deciding(sources, start_instance)
     await sources.beat("auth", as_of=datetime.now(UTC) + timedelta(seconds=60))
     await until_reason(instance, sources, Reason.STATE_UNKNOWN)
     await sources.beat()
@@ -229,10 +208,7 @@ async def test_what_cannot_be_read_locks_its_subject_only(
 async def test_an_unreadable_key_locks_its_partition_until_it_is_withdrawn(
     sources: Sources, start_instance: StartInstance
 ) -> None:
-    await publish_allowed(sources)
-    await sources.beat()
-    instance = await start_instance()
-    await until_reason(instance, sources, None)
+    instance = await deciding(sources, start_instance)
     key = f"{sources.company_id}/{sources.user_id}".encode()
     partitions = {user: _partition(f"{sources.company_id}/{user}".encode()) for user in (new_id() for _ in range(64))}
     elsewhere = next(user for user, partition in partitions.items() if partition != _partition(key))
@@ -260,10 +236,7 @@ def _partition(key: bytes) -> int:
 async def test_a_restored_owner_is_unknown_until_it_has_published_all(
     sources: Sources, start_instance: StartInstance
 ) -> None:
-    await publish_allowed(sources)
-    await sources.beat()
-    instance = await start_instance()
-    await until_reason(instance, sources, None)
+    instance = await deciding(sources, start_instance)
     sources.epoch = 2
     await sources.beat(complete=False)
     await until_reason(instance, sources, Reason.STATE_UNKNOWN)

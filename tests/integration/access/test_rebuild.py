@@ -22,7 +22,7 @@ from infra.kafka.bootstrap import bootstrap
 from tests.harness.access import Sources, grant, standing_clocks
 from tests.harness.clock import FakeClock
 from tests.harness.waiting import wait_until
-from tests.integration.access.asking import hear, is_ready, publish_allowed, reason, until_reason
+from tests.integration.access.asking import deciding, hear, is_ready, publish_allowed, reason, until_reason
 from tests.integration.access.conftest import Instance, StartInstance
 
 
@@ -128,10 +128,7 @@ async def test_a_replay_from_zero_while_deciding_refuses_nothing_and_allows_nobo
 async def test_what_only_a_rebuild_has_read_proves_nothing_of_what_decides(
     sources: Sources, start_instance: StartInstance
 ) -> None:
-    await publish_allowed(sources)
-    await sources.beat()
-    instance = await start_instance()
-    await until_reason(instance, sources, None)
+    instance = await deciding(sources, start_instance)
     cache = instance.path.cache
     proven = [owner.as_of for owner in cache.head().owners]
     (live,) = instance.kafka.readers
@@ -158,10 +155,7 @@ async def test_what_only_a_rebuild_has_read_proves_nothing_of_what_decides(
 async def test_who_is_cancelled_while_one_client_ends_ends_both(
     sources: Sources, start_instance: StartInstance
 ) -> None:
-    await publish_allowed(sources)
-    await sources.beat()
-    instance = await start_instance()
-    await until_reason(instance, sources, None)
+    instance = await deciding(sources, start_instance)
     instance.kafka.may_stop.clear()
     instance.path.request_rebuild()
     await instance.kafka.stopping.wait()
@@ -196,10 +190,7 @@ async def test_what_lay_in_another_partition_than_its_keys_locks_nobody_once_it_
     sources: Sources, start_instance: StartInstance
 ) -> None:
     """The owner answers in the key's own partition, which may be read before all others, and in the other one."""
-    await publish_allowed(sources)
-    await sources.beat()
-    instance = await start_instance()
-    await until_reason(instance, sources, None)
+    instance = await deciding(sources, start_instance)
     key = f"{sources.company_id}/{sources.user_id}".encode()
     topic, own = partition_of(MEMBERSHIPS, key)
     others = sorted({*range(STATE_TOPICS[topic].partitions)} - {own})
@@ -227,10 +218,7 @@ async def test_what_lay_in_another_partition_than_its_keys_locks_nobody_once_it_
 async def test_what_the_log_has_only_older_stays_and_is_unknown(
     sources: Sources, start_instance: StartInstance
 ) -> None:
-    await publish_allowed(sources)
-    await sources.beat()
-    instance = await start_instance()
-    await until_reason(instance, sources, None)
+    instance = await deciding(sources, start_instance)
     key = membership_key(sources.company_id, sources.user_id)
     removed = grant(sources.user_id, status=MembershipStatus.REMOVED)
     # As where the record that was read has been taken away by an older one that came behind it.
@@ -248,10 +236,7 @@ async def test_what_the_log_has_only_older_stays_and_is_unknown(
 async def test_another_topic_under_the_name_starts_the_cache_over(
     sources: Sources, start_instance: StartInstance
 ) -> None:
-    await publish_allowed(sources)
-    await sources.beat()
-    instance = await start_instance()
-    await until_reason(instance, sources, None)
+    instance = await deciding(sources, start_instance)
     tokens = instance.path.keys_generation
     sources.topic_id = "B" * 22
     await sources.beat(ahead=1)
@@ -268,10 +253,7 @@ async def test_another_topic_under_the_name_starts_the_cache_over(
 async def test_offsets_the_log_does_not_have_start_the_cache_over(
     sources: Sources, start_instance: StartInstance
 ) -> None:
-    await publish_allowed(sources)
-    await sources.beat()
-    instance = await start_instance()
-    await until_reason(instance, sources, None)
+    instance = await deciding(sources, start_instance)
     instance.task.cancel()
     await asyncio.wait([instance.task])
     instance.path.cache.apply(0, (), {(MEMBERSHIPS, 0): 1000})
@@ -318,10 +300,7 @@ async def test_a_topic_made_again_is_found_out_before_anybody_tells_of_it(
 async def test_news_after_a_silence_are_read_by_a_new_client(sources: Sources, start_instance: StartInstance) -> None:
     """A process that was stopped for a while reads on from a log that may be another one by now."""
     clock = FakeClock(datetime.now(UTC))
-    await publish_allowed(sources)
-    await sources.beat(as_of=clock())
-    instance = await start_instance(standing_clocks(clock))
-    await until_reason(instance, sources, None)
+    instance = await deciding(sources, start_instance, standing_clocks(clock), as_of=clock())
     (reader,) = instance.kafka.readers
     await reader.stand_still()
     await sources.publish(grant(sources.user_id, permissions=()))
@@ -353,10 +332,7 @@ async def test_nothing_is_read_of_a_topic_before_its_owner_has_told_its_id(
 async def test_another_number_of_partitions_starts_the_cache_over(
     sources: Sources, start_instance: StartInstance
 ) -> None:
-    await publish_allowed(sources)
-    await sources.beat()
-    instance = await start_instance()
-    await until_reason(instance, sources, None)
+    instance = await deciding(sources, start_instance)
     await instance.stop()
     wire = wire_name(sources.kafka.topic_prefix, MEMBERSHIPS)
     admin = AdminClient(sources.kafka.confluent())
@@ -372,10 +348,7 @@ async def test_another_number_of_partitions_starts_the_cache_over(
 
 async def test_who_was_away_for_half_the_retention_starts_over(sources: Sources, start_instance: StartInstance) -> None:
     clock = FakeClock(datetime.now(UTC))
-    await publish_allowed(sources)
-    await sources.beat(as_of=clock())
-    instance = await start_instance(standing_clocks(clock))
-    await until_reason(instance, sources, None)
+    instance = await deciding(sources, start_instance, standing_clocks(clock), as_of=clock())
     await instance.stop()
     clock.advance(days=3, hours=11)
     await sources.beat(as_of=clock())
@@ -401,10 +374,7 @@ async def test_who_was_away_for_half_the_retention_starts_over(sources: Sources,
 async def test_a_client_that_brings_nothing_is_built_anew(
     sources: Sources, start_instance: StartInstance, fault: str
 ) -> None:
-    await publish_allowed(sources)
-    await sources.beat()
-    instance = await start_instance(bounds=Bounds(silence_seconds=1, answer_seconds=1))
-    await until_reason(instance, sources, None)
+    instance = await deciding(sources, start_instance, bounds=Bounds(silence_seconds=1, answer_seconds=1))
     reader, broken = instance.kafka.readers[-1], len(instance.kafka.readers)
     await reader.stand_still()
     setattr(reader, fault, True)
@@ -417,10 +387,7 @@ async def test_a_client_that_brings_nothing_is_built_anew(
 async def test_a_cache_that_cannot_be_emptied_is_not_followed_into(
     sources: Sources, start_instance: StartInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await publish_allowed(sources)
-    await sources.beat()
-    instance = await start_instance()
-    await until_reason(instance, sources, None)
+    instance = await deciding(sources, start_instance)
     connected: list[int] = []
 
     def fail() -> None:

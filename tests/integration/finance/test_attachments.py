@@ -4,10 +4,12 @@ import tracemalloc
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
+import asyncpg
 import httpx
 import pytest
+import structlog.testing
 
 from chassis.kept_files import UNCLAIMED_FOR, remove_unclaimed
 from chassis.uploads import MEBIBYTE
@@ -16,7 +18,7 @@ from infra.files import FileAlteredError, Files
 from infra.postgres.database import Database
 from services.finance.attachments.rules import MEGABYTES_MAX
 from tests.harness.modules import Person, RunningModule
-from tests.integration.finance.test_expenses import ONE, OTHER, add, move
+from tests.integration.finance.test_expenses import ONE, OTHER, add, in_company, move
 
 PDF = b"%PDF-1.7\n1 0 obj\n<<>>\nendobj\n%%EOF\n"
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(64)
@@ -341,6 +343,44 @@ async def test_a_removed_attachment_is_gone_from_view_at_once_and_from_the_store
     assert of.files == {kept["id"]}
 
 
+async def test_a_file_that_cannot_be_removed_keeps_no_other_and_is_tried_again(finance: RunningModule) -> None:
+    of = await attaching(finance)
+    stuck, others = await of.attach(), [await of.attach(name=f"{number}.pdf") for number in range(2)]
+    for each in (stuck, *others):
+        removed = await of.person.call("DELETE", f"/attachments/{each['id']}", headers={"If-Match": "*"})
+        assert removed.status_code == 204
+    store: Files = of.app.state.components[Files]
+    assert store._folder is not None
+    path = store._folder / str(of.person.company_id) / stuck["id"]
+    path.unlink()
+    # What is no file is not removed as one.
+    path.mkdir()
+    (path / "within").touch()
+    with structlog.testing.capture_logs() as lines:
+        await of.tidy(later=True)
+    assert [(line["log_level"], line["file"]) for line in lines] == [
+        ("warning", f"{of.person.company_id}/{stuck['id']}")
+    ]
+    assert of.files == {"within"}
+    (path / "within").unlink()
+    path.rmdir()
+    path.touch()
+    await of.tidy(later=True)
+    assert of.files == set()
+
+
+async def test_of_two_removals_at_once_exactly_one_is_made(finance: RunningModule) -> None:
+    of = await attaching(finance)
+    for tag, other in (('"1"', {412, 404}), ("*", {404})):
+        made = await of.attach()
+        removals = (of.person.call("DELETE", f"/attachments/{made['id']}", headers={"If-Match": tag}) for _ in range(2))
+        statuses = sorted(answer.status_code for answer in await asyncio.gather(*removals))
+        assert statuses[0] == 204
+        assert statuses[1] in other
+        entries = (await of.person.call("GET", f"/attachments/{made['id']}/history")).json()["entries"]
+        assert [each["action"] for each in entries] == ["remove", "add"]
+
+
 async def test_what_a_decision_was_made_by_stays(finance: RunningModule) -> None:
     of = await attaching(finance)
     made = await of.attach()
@@ -379,3 +419,10 @@ async def test_what_lies_before_somebody_to_decide_by_is_not_taken_away(finance:
     assert (await move(of.person, {"id": of.expense_id}, "submit")).status_code == 200
     answer = await of.person.call("DELETE", f"/attachments/{made['id']}", headers={"If-Match": "*"})
     assert (answer.status_code, answer.json()["code"]) == (409, "attachment_needed")
+
+
+async def test_postgresql_refuses_an_attachment_of_another_companys_expense(finance: RunningModule) -> None:
+    of, other = await attaching(finance), await attaching(finance)
+    await of.attach()
+    with pytest.raises(asyncpg.ForeignKeyViolationError):
+        await in_company(finance, of.person, "update attachments set expense_id = $1", UUID(other.expense_id))

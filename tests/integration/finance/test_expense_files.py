@@ -2,6 +2,7 @@ import asyncio
 import csv
 import io
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from contracts.identifiers import new_id
 from tests.harness.modules import Person, RunningModule
 from tests.integration.finance.test_attachments import PDF, PNG
-from tests.integration.finance.test_expenses import ONE, OTHER, add, tell_of
+from tests.integration.finance.test_expenses import ONE, OTHER, add, in_company, tell_of
 
 HEADER = "incurred_on,description,amount,currency,business_unit_id,event_id"
 GOOD = "2026-05-21,Stage,1200.50,USD,,"
@@ -205,6 +206,17 @@ async def test_what_is_exported_is_what_is_in_scope_and_asked_for(finance: Runni
     assert (
         answer.headers["Content-Disposition"] == "attachment; filename=\"expenses.csv\"; filename*=UTF-8''expenses.csv"
     )
+
+
+async def test_an_export_calls_an_event_by_its_title_as_far_as_it_is_known(finance: RunningModule) -> None:
+    person = await finance.person()
+    named, nameless = str(new_id()), str(new_id())
+    for event_id in (named, nameless):
+        await tell_of(finance, person, event_id)
+        await add(person, event_id=event_id)
+    statement = "update projected_events set title = '=Aurora' where id = $1"
+    await in_company(finance, person, statement, UUID(named))
+    assert [row["event_title"] for row in await exported(person)] == ["", "'=Aurora"]
 
 
 async def test_a_formula_goes_out_as_text_and_comes_in_again_as_it_was(finance: RunningModule) -> None:

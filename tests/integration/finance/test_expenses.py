@@ -479,6 +479,21 @@ async def test_of_two_decisions_at_once_exactly_one_is_made(finance: RunningModu
             assert len(entries) == 3
 
 
+async def test_of_two_payments_at_once_exactly_one_is_made(finance: RunningModule) -> None:
+    person = await finance.person()
+    decider = await approver(finance, person)
+    for tag, other in (('"4"', 412), ("*", 409)):
+        expense = await add(person)
+        await moved(person, decider, expense, *WAY[:3])
+        days = ("2026-06-02", "2026-06-03")
+        answers = await asyncio.gather(*(move(person, expense, "pay", tag, paid_on=day) for day in days))
+        assert Counter(each.status_code for each in answers) == Counter([200, other])
+        (won,) = (each.json() for each in answers if each.status_code == 200)
+        assert await read(person, expense) == won
+        entries = (await person.call("GET", f"/expenses/{expense['id']}/history")).json()["entries"]
+        assert [each["action"] for each in entries] == [*WAY[::-1], "add"]
+
+
 async def test_an_expense_sent_many_times_at_once_is_put_down_once(finance: RunningModule) -> None:
     person = await finance.person()
     answers = await asyncio.gather(*(person.call("POST", "/expenses", json=EXPENSE, key="k") for _ in range(6)))

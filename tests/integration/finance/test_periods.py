@@ -109,6 +109,26 @@ async def test_what_was_spent_in_a_closed_month_is_paid_in_an_open_one(finance: 
     assert (await expenses.move(person, expense, "pay", **SAID["pay"])).json()["state"] == "paid"
 
 
+async def test_a_payment_planned_for_a_closed_month_is_planned_for_no_other_and_can_be_made(
+    finance: RunningModule,
+) -> None:
+    person = await finance.person()
+    decider = await approver(finance, person)
+    expense = await expenses.add(person)
+    await moved(person, decider, expense, "submit", "approve")
+    planned = await expenses.move(person, expense, "schedule", scheduled_for="2026-04-30")
+    april = await close(person, {"month": "2026-04"})
+    refused = await expenses.move(person, expense, "schedule", scheduled_for="2026-05-31")
+    assert (refused.status_code, refused.json()["code"]) == (409, "period_closed")
+    assert "2026-04" in refused.json()["detail"]
+    assert await expenses.read(person, expense) == planned.json()
+    await move(person, april, "reopen")
+    assert (await expenses.move(person, expense, "schedule", scheduled_for="2026-05-31")).status_code == 200
+    await close(person, MAY)
+    paid = await expenses.move(person, expense, "pay", **SAID["pay"])
+    assert (paid.status_code, paid.json()["scheduled_for"]) == (200, "2026-05-31")
+
+
 async def test_a_reopened_month_takes_postings_again_and_others_were_never_closed(finance: RunningModule) -> None:
     person, stranger = await finance.person(), await finance.person()
     may = await close(person, MAY)

@@ -9,7 +9,8 @@ import pytest
 
 from contracts.identifiers import new_id
 from contracts.money import Money, total
-from services.finance.rates.rules import Rates, converted
+from services.finance.rates.rules import Rates
+from tests.harness.conversion import converted
 from tests.harness.modules import Person, RunningModule
 from tests.integration.finance.test_dashboards import put as put_rows
 from tests.integration.finance.test_expenses import add, approver, moved
@@ -202,5 +203,5 @@ async def test_what_postgresql_adds_up_is_what_the_rules_convert_each_to(finance
     rows = [{"amount_minor": each.amount_minor, "currency": each.currency, "incurred_on": day} for each in amounts]
     await put_rows(finance, person, *rows)
     answer = (await totals(person, f"currency={target}")).json()
-    expected = total((converted(each, day, target, rates) for each in amounts), target)
+    expected = total((converted(each, target, rates) for each in amounts), target)
     assert (answer["expenses"], answer["amount"]) == (len(amounts), str(expected))

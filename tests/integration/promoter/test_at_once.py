@@ -7,7 +7,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
+import httpx
 import pytest
+from sqlalchemy import event
+from sqlalchemy.util import await_only
 
 from chassis.idempotency import KEPT, forget_old_keys
 from infra.postgres.database import Database
@@ -145,6 +148,32 @@ async def test_keys_are_kept_for_a_day_and_then_forgotten_in_every_company(promo
     for person in persons:
         anew = await person.call("POST", "/events", json=EVENT, key="k")
         assert (anew.status_code, len(await listed(person))) == (201, 2)
+
+
+async def test_a_key_that_is_forgotten_while_it_is_looked_up_is_a_new_one(promoter: RunningModule) -> None:
+    person = await promoter.person()
+    first = await person.call("POST", "/events", json=EVENT, key="k")
+    transport = promoter.client._transport
+    assert isinstance(transport, httpx.ASGITransport)
+    app: Any = transport.app
+    engine = app.state.database._engine.sync_engine
+    forgetting = Database(promoter.database_url, application_name="test")
+    lookups: list[str] = []
+
+    def forget(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("SELECT idempotency_keys.") and not lookups:
+            lookups.append(statement)
+            await_only(forget_old_keys(forgetting, datetime.now(UTC) + KEPT + timedelta(minutes=5)))
+
+    event.listen(engine, "before_cursor_execute", forget)
+    try:
+        anew = await person.call("POST", "/events", json=EVENT, key="k")
+    finally:
+        event.remove(engine, "before_cursor_execute", forget)
+        await forgetting.close()
+    assert len(lookups) == 1
+    assert (anew.status_code, len(await listed(person))) == (201, 2)
+    assert (await person.call("POST", "/events", json=EVENT, key="k")).text == anew.text != first.text
 
 
 async def test_the_audit_trail_is_added_to_and_never_changed(promoter: RunningModule) -> None:

@@ -79,14 +79,20 @@ async def test_an_event_goes_its_way_from_draft_to_settled_and_each_step_is_a_ve
 async def test_a_postponed_event_is_planned_again_and_a_cancelled_one_is_not(promoter: RunningModule) -> None:
     person = await promoter.person()
     event = await create(person)
-    for name in ("plan", "confirm", "postpone"):
+    for name in ("plan", "confirm"):
         assert (await move(person, event, name)).status_code == 200
-    moved = await edit(person, event, starts_at=None, ends_at=None)
-    assert (moved.status_code, moved.json()["starts_at"]) == (200, None)
+    postponed = (await move(person, event, "postpone")).json()
+    assert (postponed["starts_at"], postponed["ends_at"], postponed["time_zone"]) == (None, None, "Europe/Oslo")
+    entry = (await person.call("GET", f"/events/{event['id']}/history")).json()["entries"][0]
+    assert entry["changes"]["starts_at"] == {"before": "2026-06-18T15:00:00+00:00", "after": None}
+    assert await listed(person, "&starts_from=2026-06-18T00:00:00Z") == []
     assert (await move(person, event, "plan")).json()["state"] == "hold"
     refused = await move(person, event, "confirm")
     assert (refused.status_code, refused.json()["code"]) == (409, "event_incomplete")
     assert "a date" in refused.json()["detail"]
+    later = {"starts_at": "2026-09-18T15:00:00Z", "ends_at": "2026-09-18T20:00:00Z"}
+    assert (await edit(person, event, **later)).status_code == 200
+    assert (await move(person, event, "confirm")).json()["starts_at"] == later["starts_at"]
     assert (await move(person, event, "cancel")).json()["moves"] == []
     assert (await move(person, event, "plan")).json()["code"] == "illegal_move"
 

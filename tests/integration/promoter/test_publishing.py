@@ -10,9 +10,10 @@ from uuid import UUID
 import pytest
 import pytest_asyncio
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 import chassis.states
+from chassis.audit import AuditEntry
 from contracts.envelope import Envelope, decode
 from contracts.events.promoter import ArtistStatus, EventStatus
 from contracts.identifiers import CompanyId, new_id
@@ -186,6 +187,7 @@ async def test_publishing_again_above_a_version_writes_it_to_the_row_whatever_co
         async with owner.database.unit_of_work(company_id=CompanyId(UUID(company))) as work:
             rows = await work.execute(select(Event.id, Event.version))
             assert [(row.id, row.version) for row in rows] == [(UUID(event_id), above + 1)]
+            assert await work.scalar(select(func.count()).select_from(AuditEntry)) == 0, "nobody changed anything"
 
 
 @pytest.mark.parametrize("key", ["", "x", str(new_id()), f"{new_id()}/x", f"{new_id()}/{new_id()}/", f" {new_id()}/"])

@@ -254,7 +254,9 @@ async def test_the_document_tells_what_a_guard_and_a_handler_ask_for_before_they
     async def everybody() -> None: ...
 
     async with client_of(documented) as client:
-        operations = (await client.get("/api/auth/openapi.json")).json()["paths"]["/api/auth/members"]
+        document = (await client.get("/api/auth/openapi.json")).json()
+    assert not {"HTTPValidationError", "ValidationError"} & set(document["components"]["schemas"])
+    operations = document["paths"]["/api/auth/members"]
     guarded = operations["post"]
     assert set(guarded["responses"]) == {"200", "400", "401", "403", "413", "422", "503"}
     assert {*guarded["responses"]["422"]["content"]} == {"application/problem+json"}

@@ -24,7 +24,7 @@ from services.finance.expenses.rules import (
     check_editable,
     check_expense,
     moved,
-    posting_day,
+    posting_days,
 )
 
 NOW = datetime(2026, 5, 21, 23, tzinfo=UTC)
@@ -135,6 +135,13 @@ def test_a_draft_and_what_was_rejected_are_edited_and_nothing_else() -> None:
 
 def test_a_payment_is_posted_on_its_own_day_and_every_other_move_on_the_expenses() -> None:
     other = TODAY + timedelta(days=40)
-    days = {name: posting_day(STAGE, step(name, day=other)) for name in MOVES.moves}
-    assert {name for name, day in days.items() if day == other} == {"schedule", "pay"}
-    assert {day for name, day in days.items() if name not in {"schedule", "pay"}} == {TODAY}
+    days = {name: posting_days(STAGE, Progress(), step(name, day=other)) for name in MOVES.moves}
+    assert {name for name, found in days.items() if found == (other,)} == {"schedule", "pay"}
+    assert {found for name, found in days.items() if name not in {"schedule", "pay"}} == {(TODAY,)}
+
+
+def test_a_payment_that_is_planned_anew_is_of_both_its_days_and_one_that_is_made_of_its_own() -> None:
+    planned, other = TODAY + timedelta(days=10), TODAY + timedelta(days=40)
+    progress = Progress(state=ExpenseState.SCHEDULED, scheduled_for=planned)
+    assert posting_days(STAGE, progress, step("schedule", day=other)) == (planned, other)
+    assert posting_days(STAGE, progress, step("pay", day=other)) == (other,)

