@@ -84,20 +84,20 @@ class Containers:
             differing_when_flipped=[(kind, key) for kind, key in answer["differing_when_flipped"]],
         )
 
-    async def compose(self, *arguments: str, given: str = "", tell: bool = False) -> str:
+    async def compose(self, *arguments: str, given: str = "") -> str:
         """Run `docker compose` on this installation; what it printed. Raises CannotStart with its last line."""
         process = await asyncio.create_subprocess_exec(
-            *("docker", "compose", *self.files, *arguments),
+            *("docker", "compose", "--progress", "quiet", *self.files, *arguments),
             cwd=_ROOT,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            stderr=None if tell else asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
             # Ctrl-C is for the demo, which then stops what it started.
             start_new_session=True,
         )
         printed, errors = await asyncio.shield(process.communicate(given.encode()))
         if process.returncode != 0:
-            last = (errors or b"").decode().strip().rpartition("\n")[2]
+            last = errors.decode().strip().rpartition("\n")[2]
             raise CannotStart(f"`docker compose {arguments[0]}` failed ({process.returncode}): {last}")
         return printed.decode()
 
@@ -126,10 +126,8 @@ async def running_containers(folder: Path, settings: Mapping[str, str], *, clust
     try:
         # What an interrupted run left has other passwords.
         await system.compose("down", "--volumes", "--timeout", "10")
-        progress.line("docker compose up --wait")
-        await system.compose(
-            *("up", "--build", "--quiet-build", "--detach", "--wait", "--wait-timeout", str(_READY_SECONDS)), tell=True
-        )
+        with progress.step("docker compose up --build --wait", "healthy"):
+            await system.compose("up", "--build", "--detach", "--wait", "--wait-timeout", str(_READY_SECONDS))
         yield system
     finally:
         progress.line("docker compose down")
