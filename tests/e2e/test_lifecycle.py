@@ -49,8 +49,16 @@ async def test_up_status_curl_second_up_down_and_everything_is_still_there(kisum
 
     metrics = re.search(r"^  metrics +(http://127\.0\.0\.1:\d+/metrics)$", printed, re.MULTILINE)
     assert metrics
-    ready = set(re.findall(r'^kisum_access_ready{service="(\w+)"} 1\.0$', page_at(metrics[1]), re.MULTILINE))
-    assert {"checkout", "entitlements", "finance"} <= ready
+
+    async def ready() -> list[str] | str:
+        try:
+            page = page_at(metrics[1])
+        except OSError as error:
+            return repr(error)
+        return re.findall(r'^kisum_access_ready{service="(\w+)"} 1\.0$', page, re.MULTILINE)
+
+    deciding = {"checkout", "entitlements", "finance"}
+    await wait_until(ready, lambda services: deciding <= set(services), describe="its metrics say that it is ready")
     assert kisum.call("GET", "/metrics").status == kisum.call("GET", "/api/auth/metrics").status == 404
 
     again = kisum.run("up", "--wait", "1")

@@ -296,9 +296,11 @@ async def test_what_is_not_done_with_is_lag_and_each_outcome_is_counted(core: Ow
             assert {(lag.consumer, lag.topic) for lag in lags} <= {("subscriptions", SUBSCRIPTIONS.name)}
             return sum(lag.records for lag in lags)
 
-        await wait_until(behind, lambda records: records == 3, describe="the one in hand counts")
-        assert set(consumers.outcomes["subscriptions"].values()) == {0}
-        may_go_on.set()
+        try:
+            await wait_until(behind, lambda records: records == 3, describe="the one in hand counts")
+            assert set(consumers.outcomes["subscriptions"].values()) == {0}
+        finally:
+            may_go_on.set()
         await wait_until(behind, lambda records: records == 0, describe="all is done with")
         assert consumers.outcomes == {"subscriptions": {"done": 1, "duplicate": 1, "retry": 0, "park": 1}}
 
