@@ -12,6 +12,7 @@ import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -346,9 +347,9 @@ class Cache:
             (_partition_of(key[1 : -hashlib.sha256().digest_size]), value) for key, value in self._scan(None, _BLOCKED)
         ]
 
-    def flags(self) -> list[Flag]:
-        """Each subject of the active generation in quarantine."""
-        return [Flag(key[1:], value.decode()) for key, value in self._scan(None, _FLAG)]
+    def flags(self, *, limit: int | None = None) -> list[Flag]:
+        """Each subject of the active generation in quarantine, so many at most."""
+        return [Flag(key[1:], value.decode()) for key, value in islice(self._scan(None, _FLAG), limit)]
 
     def positions(self, generation: int) -> dict[Partition, int]:
         """The next offset to apply, of each partition a generation has applied anything of."""

@@ -1,6 +1,7 @@
 """What a service holds of the access path: one object that follows the topics and decides from its own cache."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -32,6 +33,7 @@ from access.ingest import (
     partition_of,
 )
 from access.records import (
+    RECORD_KINDS,
     PermissionTable,
     membership_key,
     sessions_key,
@@ -51,6 +53,7 @@ _ENDED: Final = "what follows the access state has ended in this process"
 _TURN_SECONDS: Final = 0.25
 _KID_LENGTH_MAX: Final = 120
 _ENTITLEMENTS, _AUTH = 0, 1
+_FLAGS_COUNTED_MAX: Final = 10_000
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,21 @@ class Status:
     positions: Mapping[Partition, int]
     flags: tuple[Flag, ...]
     blocked: tuple[tuple[Partition, bytes], ...]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What of the status is a number, and costs little to ask for however much is in quarantine.
+
+    :ivar quarantined: how many subjects are in quarantine, by the kind of their record; 10,000 in all are counted.
+    :ivar blocked: how many partitions are.
+    """
+
+    is_ready: bool
+    ages_seconds: Mapping[str, float | None]
+    positions: Mapping[Partition, int]
+    quarantined: Mapping[str, int]
+    blocked: int
 
 
 def readiness(head: Head, clocks: Clocks, bounds: Bounds) -> Readiness:
@@ -283,18 +301,33 @@ class AccessPath:
     def status(self) -> Status:
         """Everything an operator asks first."""
         head = self.cache.head()
-        boot = self._boot()
         return Status(
             ready=self.ready,
             is_writer=self.cache.is_writer,
             generation=head.generation,
             complete=head.complete,
             is_rebuilding=len(set(self.cache.rebuilds())) > 1,
-            ages_seconds={name: _seconds(owner.age(boot)) for name, owner in zip(OWNERS, head.owners, strict=True)},
+            ages_seconds=self._ages_seconds(head),
             positions=self.cache.positions(head.active),
             flags=tuple(self.cache.flags()),
             blocked=tuple(self.cache.blocks()),
         )
+
+    def figures(self) -> Figures:
+        """What an operator keeps an eye on."""
+        head = self.cache.head()
+        flagged = Counter(flag.key[:1] for flag in self.cache.flags(limit=_FLAGS_COUNTED_MAX))
+        return Figures(
+            is_ready=self.ready.is_ready,
+            ages_seconds=self._ages_seconds(head),
+            positions=self.cache.positions(head.active),
+            quarantined={kind: flagged[prefix] for prefix, kind in RECORD_KINDS.items()},
+            blocked=len(self.cache.blocked_partitions()),
+        )
+
+    def _ages_seconds(self, head: Head) -> Mapping[str, float | None]:
+        boot = self._boot()
+        return {name: _seconds(owner.age(boot)) for name, owner in zip(OWNERS, head.owners, strict=True)}
 
     def request_rebuild(self) -> None:
         """Rebuild the cache from the log while it serves. `generation` in `status` counts up when it is done."""

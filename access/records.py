@@ -45,6 +45,14 @@ MODULE_IDS: Final[Mapping[str, int]] = {module: number for number, module in enu
 _BITS: Final[Mapping[str, Mapping[str, int]]] = {
     module: {key: row.bit for key, row in rows.items()} for module, rows in PERMISSIONS.items()
 }
+#: What records are about, for people, by the first byte of their keys.
+RECORD_KINDS: Final[Mapping[bytes, str]] = {
+    b"e": "entitlement",
+    b"k": "signing_key",
+    b"m": "membership",
+    b"p": "permissions",
+    b"s": "sessions",
+}
 _NO_MODULE: Final = 255
 #: A base this reader does not know.
 _FOREIGN_MODULE: Final = 254
@@ -772,17 +780,15 @@ def sessions_of(raw: bytes) -> SessionsRecord:
 
 def subject_of(key: bytes) -> tuple[str, str]:
     """What a key is about, for people: the kind of the record, and its subject as topics have it."""
-    match key[:1]:
-        case b"e":
-            return "entitlement", str(UUID(bytes=key[1:]))
+    prefix = key[:1]
+    match prefix:
+        case b"e" | b"s":
+            subject = str(UUID(bytes=key[1:]))
         case b"m":
-            return "membership", "{}/{}".format(*subject_of_membership(key))
-        case b"s":
-            return "sessions", str(UUID(bytes=key[1:]))
-        case b"p":
-            return "permissions", key[1:].decode()
+            subject = "{}/{}".format(*subject_of_membership(key))
         case _:
-            return "signing_key", key[1:].decode()
+            subject = key[1:].decode()
+    return RECORD_KINDS[prefix], subject
 
 
 def subject_of_membership(key: bytes) -> tuple[CompanyId, UserId]:

@@ -13,6 +13,7 @@ from access.path import AccessPath
 from chassis.background import Background
 from chassis.documentation import documentation_router
 from chassis.health import Check, NotReadyError, health_router
+from chassis.metrics import ServiceMetrics
 from chassis.problems import install_problems
 from chassis.request_log import RequestLog
 from chassis.routing import refuse_unguarded
@@ -85,12 +86,12 @@ def build_app(service: Service[Settings], settings: Settings, *, clock: Clock = 
                 await stack.enter_async_context(background.running("access feed", path.run()))
                 stack.push_async_callback(told.sign_off, path)
                 await stack.enter_async_context(background.running("acknowledgements", told.run(path)))
-                app.state.access_path = path
+                app.state.access_path = metrics.access_path = path
                 app.state.chain = cached_chain(
                     path, issuer=settings.token_issuer, audience=settings.token_audience, clock=clock
                 )
             if _published_by(service.name):
-                app.state.relay = relay = _relay(service, settings, components, database, clock)
+                app.state.relay = metrics.relay = relay = _relay(service, settings, components, database, clock)
                 await stack.enter_async_context(background.running("relay", relay.run()))
             if work is not None:
                 await work.start()
@@ -115,6 +116,7 @@ def build_app(service: Service[Settings], settings: Settings, *, clock: Clock = 
     )
     app.state.clock = clock
     app.state.database = database
+    app.state.metrics = metrics = ServiceMetrics(service.name, consumers=work)
     app.state.components = components
     app.state.chain = components.get(Chain)
     #: A module's tables are fenced by company (row-level security); those of a system service belong to no one company.
@@ -129,7 +131,7 @@ def build_app(service: Service[Settings], settings: Settings, *, clock: Clock = 
     install_problems(app, routers)
     for router in routers:
         app.include_router(router)
-    app.add_middleware(RequestLog, service=service.name)
+    app.add_middleware(RequestLog, service=service.name, counts=metrics.requests)
     return app
 
 

@@ -1,4 +1,6 @@
-"""One log line per request, a request id on every answer, and a last net under every handler (002 §12, design §5)."""
+"""One log line and one count per request, a request id on every answer, and a last net under every handler (002 §12,
+design §5).
+"""
 
 from http import HTTPStatus
 from typing import Final
@@ -6,6 +8,7 @@ from typing import Final
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from chassis.metrics import RequestCounts
 from chassis.problems import problem_response, unexpected_problem
 from chassis.request import record_of
 
@@ -20,9 +23,10 @@ _HEADERS: Final = [
 class RequestLog:
     """Pure ASGI; the outermost layer of every service."""
 
-    def __init__(self, app: ASGIApp, *, service: str) -> None:
+    def __init__(self, app: ASGIApp, *, service: str, counts: RequestCounts) -> None:
         self._app = app
         self._service = service
+        self._counts = counts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -53,6 +57,7 @@ class RequestLog:
 
     def _write(self, scope: Scope, status: int | None) -> None:
         record = record_of(scope)
+        self._counts.note(status=status, reason=record.reason, is_admitted=record.access is not None)
         _log.info(
             "request",
             service=self._service,

@@ -62,19 +62,21 @@ class Installation:
         """The processes services run in, and where. Raises CannotStart where an address is taken by somebody else."""
         groups = {name: service.manifest.route_group for name, service in load(service_names()).items()}
         if processes:
-            parts = [Part(name, self.state.port(f"http-{name}"), {name: group}) for name, group in groups.items()]
+            served = [(name, self.state.port(f"http-{name}"), {name: group}) for name, group in groups.items()]
         else:
             if port is not None:
                 self.state.record_port("http", port)
-            parts = [Part("all", self.state.port("http"), groups)]
-        for part in parts:
+            served = [("all", self.state.port("http"), groups)]
+        parts = []
+        for name, http_port, route_groups in served:
             # What an earlier run left behind is ours to stop; whatever else holds the port is not.
-            await stop_orphan(self.state.pid_path(f"service-{part.name}"), signal.SIGTERM)
-            if not is_free(part.port):
+            await stop_orphan(self.state.pid_path(f"service-{name}"), signal.SIGTERM)
+            if not is_free(http_port):
                 raise CannotStart(
-                    f"port {part.port} of 127.0.0.1 is taken by another program:"
+                    f"port {http_port} of 127.0.0.1 is taken by another program:"
                     " stop it, or choose another port with `kisum up --port N`"
                 )
+            parts.append(Part(name, http_port, self.state.free_port(f"metrics-{name}"), route_groups))
         return tuple(parts)
 
     async def fetch_jars(self) -> None:

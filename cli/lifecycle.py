@@ -164,7 +164,10 @@ def _service_child(installation: Installation, part: Part) -> Child:
         environment |= installation.environment(service, part.address)
     return Child(
         name=f"service {part.name}",
-        argv=(sys.executable, "-m", "cli", "serve", part.name, "--port", str(part.port)),
+        argv=(
+            *(sys.executable, "-m", "cli", "serve", part.name),
+            *("--port", str(part.port), "--metrics-port", str(part.metrics_port)),
+        ),
         env=environment,
         cwd=_ROOT,
         uid=os.geteuid(),

@@ -26,11 +26,16 @@ class Part:
 
     name: str
     port: int
+    metrics_port: int
     route_groups: dict[str, str]
 
     @property
     def address(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def metrics_address(self) -> str:
+        return f"http://127.0.0.1:{self.metrics_port}/metrics"
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,9 +22,11 @@ from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
 
 from chassis.application import build_app
+from chassis.metrics import ServiceMetrics
 from chassis.problems import install_problems
 from chassis.service import Service
 from chassis.settings import WORKERS_MAX, ServiceSettings, SettingsError, read_settings
+from cli.metrics import metrics_given_out
 from cli.registry import load, service_names
 from cli.workers import Workers
 from infra.embedded.errors import CannotStart
@@ -32,6 +35,14 @@ from infra.telemetry.logging import configure_logging
 _GRACE_SECONDS = 4
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 ALL = "all"
+
+
+@dataclass(frozen=True)
+class MetricsAddress:
+    """Where a process gives out its metrics: on the first of these ports that is free, so that each worker has one."""
+
+    host: str
+    ports: range
 
 
 class _RouteGroup(BaseRoute):
@@ -77,6 +88,18 @@ def one_application(apps: dict[str, tuple[Service[Any], FastAPI]]) -> Starlette:
     return application
 
 
+def with_metrics(application: Starlette, services: Sequence[ServiceMetrics], address: MetricsAddress) -> None:
+    """Have the application give out the metrics of its services while it runs."""
+    lifespan = application.router.lifespan_context
+
+    @asynccontextmanager
+    async def giving_out(running: Starlette) -> AsyncIterator[Any]:
+        async with lifespan(running) as state, metrics_given_out(services, address.host, address.ports):
+            yield state
+
+    application.router.lifespan_context = giving_out
+
+
 @click.command()
 @click.argument("service", type=click.Choice([*service_names(), ALL]), envvar="SERVICE")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
@@ -86,16 +109,36 @@ def one_application(apps: dict[str, tuple[Service[Any], FastAPI]]) -> Starlette:
     type=click.IntRange(1, WORKERS_MAX),
     help="How many processes answer on the port.  [default: KISUM_<SERVICE>_WORKERS, or 1]",
 )
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(1, 65536 - WORKERS_MAX),
+    help="Give out metrics at this port; of several workers each takes the next one.  [default: give out none]",
+)
+@click.option("--metrics-host", default="127.0.0.1", show_default=True, help="The address for metrics to listen on.")
 @click.option("--log-level", type=click.Choice(_LOG_LEVELS, case_sensitive=False), default="INFO", show_default=True)
-def serve(service: str, host: str, port: int, workers: int | None, log_level: str) -> None:
+def serve(
+    service: str,
+    *,
+    host: str,
+    port: int,
+    workers: int | None,
+    metrics_port: int | None,
+    metrics_host: str,
+    log_level: str,
+) -> None:
     """Run SERVICE against the addresses in its environment, KISUM_<SERVICE>_... ; `all` runs every one in a process."""
     configure_logging(log_level)
     settings = _settings_of(service)
     if workers is None:
         workers = max(each.workers for each in settings.values())
+    metrics = None
+    if metrics_port is not None:
+        metrics = MetricsAddress(metrics_host, range(metrics_port, metrics_port + workers))
     # Workers build the application themselves: neither it nor an open cache goes from one process to another.
     config = uvicorn.Config(
-        partial(_application_of_worker, service, log_level) if workers > 1 else _application(service, settings),
+        partial(_application_of_worker, service, metrics, log_level)
+        if workers > 1
+        else _application(service, settings, metrics),
         factory=workers > 1,
         workers=workers,
         host=host,
@@ -129,17 +172,20 @@ def _declared(service: str) -> dict[str, Service[Any]]:
     return load(service_names() if service == ALL else [service])
 
 
-def _application(service: str, settings: Mapping[str, ServiceSettings]) -> Starlette:
+def _application(service: str, settings: Mapping[str, ServiceSettings], metrics: MetricsAddress | None) -> Starlette:
     apps = {name: (each, build_app(each, settings[name])) for name, each in _declared(service).items()}
-    return one_application(apps) if service == ALL else apps[service][1]
+    application = one_application(apps) if service == ALL else apps[service][1]
+    if metrics is not None:
+        with_metrics(application, [app.state.metrics for _, app in apps.values()], metrics)
+    return application
 
 
-def _application_of_worker(service: str, log_level: str) -> Starlette:
+def _application_of_worker(service: str, metrics: MetricsAddress | None, log_level: str) -> Starlette:
     configure_logging(log_level)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    return _application(service, _settings_of(service))
+    return _application(service, _settings_of(service), metrics)
 
 
 def _end_with(parent: "multiprocessing.process.BaseProcess") -> None:

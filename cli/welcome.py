@@ -12,7 +12,7 @@ ACCOUNT_BEGINS: Final = "Kisum "
 
 
 def welcome(record: RunRecord) -> str:
-    """The address, the documentation, the sign-in, and three curl lines with an account of their own."""
+    """The address, the documentation, the sign-in, the metrics, and three curl lines with an account of their own."""
     auth = f"{record.address_of('auth')}/api/auth"
     name = f"ada-{secrets.token_hex(3)}"
     credentials = {"email": f"{name}@example.com", "password": f"try-{secrets.token_hex(6)}"}
@@ -22,11 +22,13 @@ def welcome(record: RunRecord) -> str:
         f"                {part.address}{group}/docs" for part in record.parts for group in part.route_groups.values()
     )
     addresses = ", ".join(part.address for part in record.parts)
+    metrics = "\n".join(f"                {part.metrics_address}" for part in record.parts)
     return f"""Kisum is ready.
 
   address       {addresses}
   documentation {documents.strip()}
   sign-in       POST {auth}/token
+  metrics       {metrics.strip()}
 
 Try it:
 

@@ -8,14 +8,14 @@ never be applied goes to the service's dead letters, as it was, and the next rec
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import structlog
-from aiokafka import AIOKafkaProducer, ConsumerRecord
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
 from aiokafka.errors import KafkaError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
@@ -108,6 +108,19 @@ class ParkRate:
     period: timedelta = timedelta(minutes=1)
 
 
+@dataclass(frozen=True)
+class Lag:
+    """How many offsets a consumer is behind the end of a partition; compaction leaves fewer records than that.
+
+    :ivar topic: by the registry's name.
+    """
+
+    consumer: str
+    topic: str
+    partition: int
+    records: int
+
+
 class WorkConsumers:
     """All consumers of one service.
 
@@ -150,6 +163,17 @@ class WorkConsumers:
         if self._broker is not None:
             await self._broker.stop()
         await self._dead_letters.close()
+
+    @property
+    def outcomes(self) -> Mapping[str, Mapping[Outcome, int]]:
+        """How often each consumer came to each outcome in this process; a record counts each time it is tried again."""
+        return {worker.consumer.name: worker.outcomes for worker in self._workers}
+
+    async def lags(self) -> list[Lag]:
+        """Of each partition that this process has, by asking the broker. Raises KafkaError where it does not know, and
+        may wait for as long as that is away.
+        """
+        return [lag for found in await asyncio.gather(*(worker.lags() for worker in self._workers)) for lag in found]
 
     async def _keep_starting(self) -> None:
         while True:
@@ -199,14 +223,14 @@ class WorkConsumers:
                 decoder=_record_of,
             )
             subscriber(worker.consume)
-            worker.leave = subscriber.stop
+            worker.subscriber = subscriber
         return broker
 
     def _stop_one(self, worker: "_Worker", reason: str) -> None:
         """Have a consumer leave its group; not from within, since leaving waits for the record it is at."""
         self.stopped[worker.consumer.name] = reason
-        if worker.leave is not None:
-            leaving = asyncio.ensure_future(worker.leave())
+        if worker.subscriber is not None:
+            leaving = asyncio.create_task(worker.subscriber.stop())
             self._stopping.add(leaving)
             leaving.add_done_callback(self._stopping.discard)
 
@@ -240,6 +264,14 @@ async def _record_of(message: Any) -> Any:
     return message.raw_message
 
 
+class _Subscriber(Protocol):
+    """FastStream's, as far as it is of use here. It has its consumer while it runs."""
+
+    consumer: AIOKafkaConsumer | None
+
+    async def stop(self) -> None: ...
+
+
 class _Worker:
     """Brings the records of one consumer to their outcome."""
 
@@ -260,14 +292,22 @@ class _Worker:
         self._parked_at: deque[datetime] = deque()
         self._stop = stop
         self._is_stopped = False
-        #: Set with each subscriber: ends it.
-        self.leave: Callable[[], Coroutine[Any, Any, None]] | None = None
+        self.outcomes = dict.fromkeys(Outcome, 0)
+        #: The partition of the record that is being applied.
+        self._in_hand: int | None = None
+        #: What brings it its records; none before the first start.
+        self.subscriber: _Subscriber | None = None
 
     async def consume(self, record: ConsumerRecord[Any, Any]) -> None:
         """Returns when the record is done with; raises so that it is delivered again."""
         if self._is_stopped:
             raise ConsumerStoppedError
-        outcome = await self._outcome_of(record)
+        self._in_hand = record.partition
+        try:
+            outcome = await self._outcome_of(record)
+        finally:
+            self._in_hand = None
+        self.outcomes[outcome] += 1
         level = logging.WARNING if outcome is Outcome.PARK else logging.DEBUG
         _log.log(
             level,
@@ -278,6 +318,23 @@ class _Worker:
             offset=record.offset,
             outcome=str(outcome),
         )
+
+    async def lags(self) -> list[Lag]:
+        """Raises KafkaError."""
+        client = None if self.subscriber is None else self.subscriber.consumer
+        if client is None or not client.assignment():
+            return []
+        ends = await client.end_offsets(list(client.assignment()))
+        return [
+            Lag(
+                self.consumer.name,
+                self.consumer.topic.name,
+                one.partition,
+                # The one in hand counts as taken there, and is not done with.
+                max(0, end - await client.position(one) + (one.partition == self._in_hand)),
+            )
+            for one, end in ends.items()
+        ]
 
     async def _outcome_of(self, record: ConsumerRecord[Any, Any]) -> Outcome:
         if is_filler(record.key, record.value):
@@ -299,6 +356,7 @@ class _Worker:
                     _log.exception("an event could not be applied", consumer=self.consumer.name)
                     return await self._park(record, "unexpected", type(error).__name__)
                 reason = error
+            self.outcomes[Outcome.RETRY] += 1
             pause_seconds = min(_BACKOFF_MIN_SECONDS * 2 ** (tries - 1), _BACKOFF_MAX_SECONDS)
             waited_seconds += pause_seconds
             _log.warning(

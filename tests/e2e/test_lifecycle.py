@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 import time
+import urllib.request
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -30,6 +31,11 @@ def one_line(result: subprocess.CompletedProcess[str]) -> str:
     return line
 
 
+def page_at(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=10) as page:  # noqa: S310  our own address
+        return str(page.read().decode())
+
+
 async def test_up_status_curl_second_up_down_and_everything_is_still_there(kisum: Kisum, tmp_path: Path) -> None:
     modes = {folder: folder.stat().st_mode for folder in tmp_path.parents}
     printed = kisum.up()
@@ -40,6 +46,20 @@ async def test_up_status_curl_second_up_down_and_everything_is_still_there(kisum
     pasted = subprocess.run(["bash", "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
     signed_up, me = (json.loads(line) for line in pasted.stdout.strip().replace("}{", "}\n{").splitlines())
     assert signed_up == me
+
+    metrics = re.search(r"^  metrics +(http://127\.0\.0\.1:\d+/metrics)$", printed, re.MULTILINE)
+    assert metrics
+
+    async def ready() -> list[str] | str:
+        try:
+            page = page_at(metrics[1])
+        except OSError as error:
+            return repr(error)
+        return re.findall(r'^kisum_access_ready{service="(\w+)"} 1\.0$', page, re.MULTILINE)
+
+    deciding = {"checkout", "entitlements", "finance"}
+    await wait_until(ready, lambda services: deciding <= set(services), describe="its metrics say that it is ready")
+    assert kisum.call("GET", "/metrics").status == kisum.call("GET", "/api/auth/metrics").status == 404
 
     again = kisum.run("up", "--wait", "1")
     assert again.returncode == 0

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from fastapi import FastAPI
 
 from chassis.application import build_app
 from chassis.service import Service
@@ -49,6 +50,7 @@ class RunningModule:
     sources: Sources
     database_url: str
     cheap_path: str
+    app: FastAPI
 
     async def person(
         self,
@@ -179,4 +181,4 @@ async def running_module(
             return (await client.get(f"{service.manifest.route_group}/readyz")).status_code
 
         await wait_until(readiness, lambda status: status == 200, describe="the module is ready")
-        yield RunningModule(service, client, sources, url, cheap_path)
+        yield RunningModule(service, client, sources, url, cheap_path, app)

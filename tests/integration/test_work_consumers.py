@@ -280,6 +280,31 @@ async def test_a_consumer_that_parks_too_much_stops_and_loses_nothing(core: Owne
         await wait_until(lambda: committed(core), lambda n: n == 5, describe="the rest after a new start")
 
 
+async def test_what_is_not_done_with_is_lag_and_each_outcome_is_counted(core: Owner) -> None:
+    may_go_on = asyncio.Event()
+
+    async def waits(work: AsyncSession, envelope: Envelope[Any]) -> None:
+        await may_go_on.wait()
+        await apply(work, envelope)
+
+    twice = trial()
+    await send(core, encode(twice), encode(twice), b"{not json")
+    async with consuming(core, waits) as consumers:
+
+        async def behind() -> int:
+            lags = await consumers.lags()
+            assert {(lag.consumer, lag.topic) for lag in lags} <= {("subscriptions", SUBSCRIPTIONS.name)}
+            return sum(lag.records for lag in lags)
+
+        try:
+            await wait_until(behind, lambda records: records == 3, describe="the one in hand counts")
+            assert set(consumers.outcomes["subscriptions"].values()) == {0}
+        finally:
+            may_go_on.set()
+        await wait_until(behind, lambda records: records == 0, describe="all is done with")
+        assert consumers.outcomes == {"subscriptions": {"done": 1, "duplicate": 1, "retry": 0, "park": 1}}
+
+
 async def test_consumers_start_while_kafka_is_away(core: Owner) -> None:
     away = replace(core.kafka, bootstrap_servers="127.0.0.1:1")
     consumers = WorkConsumers(

@@ -20,6 +20,7 @@ from access.folder import holder_of
 from access.ingest import MEMBERSHIPS
 from access.records import compile_membership, membership_key
 from contracts.identifiers import UserId, new_id
+from infra.embedded.state import is_free
 from infra.tasks import end_tasks
 from services.finance.app import service
 from tests.harness.access import ROOT_KEY, Sources, grant
@@ -81,6 +82,7 @@ class Served:
 
     process: asyncio.subprocess.Process
     url: str
+    metrics_urls: list[str]
     commands: Commands
     #: What was left behind when the parent was killed.
     orphans: list[psutil.Process] = field(default_factory=list)
@@ -107,8 +109,21 @@ class Served:
                 return set()
             return {worker.pid for worker in self.workers() if _is_connected(worker)}
 
+    async def measured(self) -> list[bool]:
+        """Whether each port for metrics tells of an instance that is ready."""
+        async with httpx.AsyncClient(trust_env=False) as client:
+            answers = await asyncio.gather(*map(client.get, self.metrics_urls), return_exceptions=True)
+        ready = 'kisum_access_ready{service="finance"} 1.0'
+        return [isinstance(answer, httpx.Response) and ready in answer.text for answer in answers]
+
     async def until(self, status: int | str, describe: str) -> None:
         await wait_until(self.status, lambda found: found == status, describe=describe)
+
+
+def _free_ports(count: int) -> range:
+    """Adjacent ones, below those that are given to outgoing connections."""
+    runs = (range(first, first + count) for first in range(20_000 + os.getpid() % 10_000, 32_000))
+    return next(ports for ports in runs if all(map(is_free, ports)))
 
 
 async def _beat(sources: Sources) -> None:
@@ -146,9 +161,14 @@ async def served(commands: Commands) -> AsyncIterator[Served]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    metrics_ports = _free_ports(_WORKERS)
     await publish_allowed(commands.sources)
-    process = await commands.start("serve", "finance", "--port", str(port), "--workers", str(_WORKERS))
-    found = Served(process, f"http://127.0.0.1:{port}", commands)
+    process = await commands.start(
+        *("serve", "finance", "--port", str(port), "--workers", str(_WORKERS)),
+        *("--metrics-port", str(metrics_ports[0])),
+    )
+    metrics_urls = [f"http://127.0.0.1:{each}/metrics" for each in metrics_ports]
+    found = Served(process, f"http://127.0.0.1:{port}", metrics_urls, commands)
     reading = asyncio.create_task(process.communicate())
     beating = asyncio.create_task(_beat(commands.sources))
     try:
@@ -180,6 +200,9 @@ async def test_workers_share_a_port_and_a_cache_and_end_with_their_parent(served
 
         await wait_until(others, bool, describe="another one writes")
         await served.until(200, "finance is ready")
+        await wait_until(
+            served.measured, all, describe="each worker tells of itself, a successor where the dead one did"
+        )
     status, said = await served.commands.run("cache", "status", "finance")
     assert (status, "finance is ready" in said, f"process {holder_of(folder).pid}" in said) == (0, True, True)
     served.orphans = served.workers()
