@@ -31,6 +31,7 @@ _SERVER: Final = "postgres:5432"
 _SUPERUSER: Final = "kisum"
 _KAFKA_ADMIN: Final = "admin"
 _GATEWAY_PORT: Final = 8080
+_PROMETHEUS_PORT: Final = 9090
 _BROKERS: Final = ("kafka-1", "kafka-2", "kafka-3")
 _ACCESS_FOLDER: Final = Path("/var/lib/kisum/access")
 _FILES_FOLDER: Final = Path("/var/lib/kisum/files")
@@ -93,6 +94,7 @@ def init(*, folder: Path, settings: Path, cluster: bool, port: int | None, publi
         "KISUM_DEPLOY_FOLDER": str(state.path.relative_to(_ROOT) if state.path.is_relative_to(_ROOT) else state.path),
         "KISUM_GATEWAY_ADDRESS": "127.0.0.1",
         "KISUM_GATEWAY_PORT": str(port),
+        "KISUM_PROMETHEUS_PORT": str(_PROMETHEUS_PORT),
         "KISUM_VERSION": "local",
         "KISUM_INSTANCES": "2" if cluster else "1",
         "COMPOSE_PROFILES": "cluster" if cluster else "",

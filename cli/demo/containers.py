@@ -115,11 +115,16 @@ async def running_containers(folder: Path, settings: Mapping[str, str], *, clust
     if shutil.which("docker") is None:
         raise CannotStart("docker is not there: `kisum demo` needs none")
     state = StateFolder.open(folder)
-    gateway, postgres = state.free_port("gateway"), state.free_port("postgres")
+    gateway, postgres, prometheus = (state.free_port(name) for name in ("gateway", "postgres", "prometheus"))
     chosen = folder / "compose.env"
     chosen.unlink(missing_ok=True)
     await _init(folder, chosen, gateway, cluster=cluster)
-    given = {**settings, "KISUM_DEMO_POSTGRES_PORT": str(postgres), "COMPOSE_PROJECT_NAME": _PROJECT}
+    given = {
+        **settings,
+        "COMPOSE_PROJECT_NAME": _PROJECT,
+        "KISUM_DEMO_POSTGRES_PORT": str(postgres),
+        "KISUM_PROMETHEUS_PORT": str(prometheus),
+    }
     write_private(chosen, chosen.read_text() + "".join(f"{name}={value}\n" for name, value in given.items()))
     files = ("--env-file", str(chosen), "--file", "docker-compose.yml", "--file", "infra/deploy/demo.yml")
     system = Containers(StateFolder.open(folder), files)

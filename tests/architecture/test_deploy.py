@@ -52,6 +52,14 @@ def test_the_gateway_passes_on_what_is_under_a_route_group_and_nothing_else() ->
         Problem.model_validate_json(body)
 
 
+def test_prometheus_asks_every_service() -> None:
+    (job,) = yaml.safe_load((ROOT / "infra/deploy/prometheus/prometheus.yml").read_text())["scrape_configs"]
+    (found,) = job["dns_sd_configs"]
+    assert found["names"] == service_names()
+    command = (ROOT / "infra/deploy/Dockerfile").read_text().rpartition("CMD ")[2]
+    assert f'"--metrics-port", "{found["port"]}"' in command
+
+
 @pytest.mark.parametrize("name", sorted(COMPOSE["services"]))
 def test_no_container_has_more_than_it_needs(name: str) -> None:
     entry = COMPOSE["services"][name]
