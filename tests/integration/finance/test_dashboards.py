@@ -17,6 +17,7 @@ from services.finance.bills.rules import age_of
 from services.finance.dashboards.operations import fold
 from services.finance.dashboards.rules import LINES_MAX
 from tests.harness.modules import Person, RunningModule
+from tests.harness.waiting import wait_until
 from tests.integration.finance.test_expenses import ONE, OTHER, in_company
 
 STAGE, SOUND = str(new_id()), str(new_id())
@@ -250,6 +251,38 @@ async def test_what_was_taken_back_leaves_no_line(finance: RunningModule) -> Non
     )
     (dollar,) = (await shown(person, "vendors"))["currencies"]
     assert [line["id"] for line in dollar["lines"]] == [SOUND]
+
+
+async def answered_over(finance: RunningModule, person: Person, path: str, table: str, change: str) -> Any:
+    """The answer to a question that is half read, and waits for a table, when the company's rows are changed."""
+    connection = await asyncpg.connect(finance.database_url)
+
+    async def waiting() -> int:
+        return int(await connection.fetchval("select count(*) from pg_locks where not granted"))
+
+    try:
+        async with connection.transaction():
+            await connection.execute("select set_config('app.company_id', $1, true)", str(person.company_id))
+            await connection.execute(f"lock table {table}")
+            asking = asyncio.create_task(person.call("GET", path))
+            await wait_until(waiting, bool, describe="the question waits")
+            await connection.execute(change)
+        answer = await asking
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+    finally:
+        await connection.close()
+
+
+async def test_what_is_spent_and_what_is_owed_are_of_one_moment(finance: RunningModule) -> None:
+    person = await finance.person()
+    await put(finance, person, {"vendor_id": STAGE})
+    change = "update expenses set amount_minor = 777"
+    for _ in range(2):
+        (dollar,) = (await answered_over(finance, person, "/dashboards/vendors", "expenses", change))["currencies"]
+        # Of all that was agreed to, nothing is paid.
+        assert dollar["sum"]["spent"] == dollar["sum"]["owed"]
+        change = "update expenses set amount_minor = 888"
 
 
 #: What is done to an expense, in SQL: triggers have to be right about whatever anybody writes.
