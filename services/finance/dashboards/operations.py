@@ -93,11 +93,11 @@ class _Amounts:
     day: Any
     where: Sequence[ColumnElement[bool]]
 
-    def by_party(self, *columns: Span | None) -> Select[Any]:
+    def by_party(self, *spans: Span | None) -> Select[Any]:
         """For each party and currency the sum of each span of days, and nothing where there is none."""
         sums = [
             null() if span is None else func.sum(self.columns.amount_minor).filter(*_within(self.day, span))
-            for span in columns
+            for span in spans
         ]
         key = (self.columns.currency, self.party_id)
         named = (each.label(_name(place)) for place, each in enumerate(sums))
@@ -149,25 +149,12 @@ def _shown(parts: CompoundSelect[Any], months: int, ages: int) -> Select[Any]:
     spent, owed = reduce(add, sums[:months]), reduce(add, sums[months:])
     rank = func.row_number().over(partition_by=part.currency, order_by=(spent.desc(), owed.desc(), part.party_id))
     named = [each.label(_name(place)) for place, each in enumerate(sums)]
-    ranked = (
-        (
-            select(part.currency, part.party_id, rank.label("rank"), *named)
-            .group_by(part.currency, part.party_id)
-            # Of what was taken back again a sum is left, of nothing.
-            .having(or_(spent != 0, owed != 0))
-        )
-        .subquery("ranked")
-        .c
-    )
-    shown = (
-        select(
-            *ranked,
-            func.least(ranked.rank, LINES_MAX + 1).label("line"),
-            case((ranked.rank <= LINES_MAX, ranked.party_id)).label("shown_id"),
-        )
-        .subquery("shown")
-        .c
-    )
+    parties = select(part.currency, part.party_id, rank.label("rank"), *named).group_by(part.currency, part.party_id)
+    # Of what was taken back again a sum is left, of nothing.
+    ranked = parties.having(or_(spent != 0, owed != 0)).subquery("ranked").c
+    line = func.least(ranked.rank, LINES_MAX + 1).label("line")
+    shown_id = case((ranked.rank <= LINES_MAX, ranked.party_id)).label("shown_id")
+    shown = select(*ranked, line, shown_id).subquery("shown").c
     key = (shown.currency, shown.line, shown.shown_id)
     amounts = array([func.sum(shown[_name(place)]) for place in range(months + ages)])
     return select(*key, cast(amounts, ARRAY(Text))).group_by(*key).order_by(shown.currency, shown.line)
