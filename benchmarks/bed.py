@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from benchmarks.fleet import Fleet, fleet
 from benchmarks.instance import Instance
@@ -17,12 +17,16 @@ from cli.demo.system import Processes, own_home, running_processes
 from infra.embedded.state import StateFolder
 from tests.harness.runtime import Runtime, embedded_runtime
 
+#: Of the company whose books are asked for lists and sums.
+EXPENSES: Final = 1_000_000
+
 
 class Bed:
-    """`folder` is for whatever a figure needs on disk; it is thrown away."""
+    """`folder` is for whatever a figure needs on disk; it is thrown away. Fewer expenses are for trials."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, expenses: int = EXPENSES) -> None:
         self.folder = folder
+        self.expenses = expenses
         #: The servers that run now, and all that runs on them.
         self._running = AsyncExitStack()
         self._runtime: Runtime | None = None

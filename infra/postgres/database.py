@@ -55,6 +55,16 @@ def _set_company(company_id: CompanyId, _session: Session, _transaction: Any, co
     connection.execute(select(func.set_config(COMPANY_SETTING, str(company_id), True)))
 
 
+async def at_one_moment(work: AsyncSession) -> None:
+    """Have every statement of this unit of work see the rows as its first one does, whatever is committed meanwhile.
+
+    For an answer that is read in several statements and writes nothing. Raises RuntimeError behind a first statement.
+    """
+    if work.in_transaction():
+        raise RuntimeError("the moment of a unit of work is that of its first statement, and it has begun")
+    await work.connection(execution_options={"isolation_level": "REPEATABLE READ", "postgresql_readonly": True})
+
+
 class UnitsOfWork(Protocol):
     """Where transactions come from."""
 

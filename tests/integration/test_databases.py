@@ -3,8 +3,9 @@
 import asyncpg
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
-from infra.postgres.database import Database, DatabaseUnavailableError
+from infra.postgres.database import Database, DatabaseUnavailableError, at_one_moment
 from infra.postgres.provision import ServiceDatabase, provision
 from tests.harness.runtime import Runtime
 
@@ -82,3 +83,27 @@ async def test_a_lock_held_by_another_is_waited_for_only_so_long(runtime: Runtim
         with pytest.raises(DatabaseUnavailableError):
             await run(database, "set local lock_timeout = '100ms'", "select pg_advisory_xact_lock(1)")
     await database.close()
+
+
+async def test_a_unit_of_work_at_one_moment_sees_nothing_that_came_later_and_writes_nothing(runtime: Runtime) -> None:
+    one, _ = await two_services(runtime)
+    owner = Database(one.owner_url(runtime.administrator_url), application_name="test")
+    await run(owner, "create table numbers (number int)", "insert into numbers values (1)")
+    count = text("select count(*) from numbers")
+    async with owner.unit_of_work() as work:
+        await at_one_moment(work)
+        assert await work.scalar(count) == 1
+        await run(owner, "insert into numbers values (2)")
+        assert await work.scalar(count) == 1
+    # The connection is the pool's, and what it was for one is nothing to the next.
+    async with owner.unit_of_work() as work:
+        assert await work.scalar(count) == 2
+        await run(owner, "insert into numbers values (3)")
+        assert await work.scalar(count) == 3
+        with pytest.raises(RuntimeError, match="it has begun"):
+            await at_one_moment(work)
+    async with owner.unit_of_work() as work:
+        await at_one_moment(work)
+        with pytest.raises(DBAPIError, match="read-only"):
+            await work.execute(text("insert into numbers values (4)"))
+    await owner.close()

@@ -6,7 +6,7 @@ one looks like.
 
 import itertools
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -169,6 +169,8 @@ def cases() -> list[Case]:
 
 CASES: Final = cases()
 each_route = pytest.mark.parametrize("case", CASES, ids=str)
+#: Lists and exports, and sums, pictures and documents, in which no object shows by its id.
+QUESTIONS: Final = [case for case in CASES if case.method == "GET" and not case.is_about_an_object]
 
 
 @dataclass
@@ -249,14 +251,25 @@ def _of(path: str, object_id: str) -> str:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def modules(runtime: Runtime, tmp_path_factory: Any) -> AsyncIterator[Modules]:
-    folder: Path = tmp_path_factory.mktemp("modules")
+    async with called_modules(runtime, tmp_path_factory.mktemp("modules")) as called:
+        yield called
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def unfenced(runtime: Runtime, tmp_path_factory: Any) -> AsyncIterator[Modules]:
+    """Modules that PostgreSQL shows every company's rows: what they tell apart, they tell apart themselves."""
+    async with called_modules(runtime, tmp_path_factory.mktemp("unfenced"), is_fenced=False) as called:
+        yield called
+
+
+@asynccontextmanager
+async def called_modules(runtime: Runtime, folder: Path, *, is_fenced: bool = True) -> AsyncIterator[Modules]:
     async with AsyncExitStack() as stack:
-        yield Modules(
-            {
-                name: await stack.enter_async_context(called_service(runtime, service, folder / name))
-                for name, service in SERVICES.items()
-            }
-        )
+        called = {
+            name: await stack.enter_async_context(called_service(runtime, each, folder / name, is_fenced=is_fenced))
+            for name, each in SERVICES.items()
+        }
+        yield Modules(called)
 
 
 def granted(module: str, person: Person, /, **changed: Any) -> GrantChanged:
@@ -285,18 +298,49 @@ async def test_who_may_do_everything_is_let_through(modules: Modules, case: Case
 
 
 @each_route
-async def test_another_companys_object_is_one_that_does_not_exist(modules: Modules, case: Case) -> None:
-    member, stranger = await modules.member(case), await modules.member(case)
-    theirs = await modules.object_of(case, member)
+async def test_another_companys_object_is_one_that_does_not_exist(unfenced: Modules, case: Case) -> None:
+    member, stranger = await unfenced.member(case), await unfenced.member(case)
+    theirs = await unfenced.object_of(case, member)
     if case.is_about_an_object:
-        foreign, unknown = await modules.ask(case, stranger, theirs), await modules.ask(case, stranger, str(uuid4()))
+        foreign, unknown = await unfenced.ask(case, stranger, theirs), await unfenced.ask(case, stranger, str(uuid4()))
         assert foreign.status_code == unknown.status_code == 404
         assert {**foreign.json(), "request_id": None} == {**unknown.json(), "request_id": None}
     else:
-        assert theirs not in (await modules.ask(case, stranger, theirs)).text
+        assert theirs not in (await unfenced.ask(case, stranger, theirs)).text
     for company_id in (member.company_id, CompanyId(new_id())):
-        refused = await modules.ask(case, stranger, theirs, company_id)
+        refused = await unfenced.ask(case, stranger, theirs, company_id)
         assert (refused.status_code, refused.json()["code"]) == (403, "not_a_member")
+
+
+@pytest.mark.parametrize("case", QUESTIONS, ids=str)
+async def test_what_is_not_ones_own_changes_no_answer(unfenced: Modules, case: Case) -> None:
+    """An object is made and taken through all its moves. Its own company's answer changes on the way: it counts. That
+    of another company does not, nor that of who is bound to nothing.
+    """
+    member, stranger = await unfenced.member(case), await unfenced.member(case)
+    # Who made something does not decide about it.
+    colleague = await unfenced.member(case, member.company_id)
+    others = [stranger]
+    if case.permission.scope is ScopeSource.FILTER:
+        others.append(bound := await unfenced.member(case, member.company_id))
+        unfenced.give(case, bound, granted(case.module, bound, scopes=NOTHING), having(case.module))
+
+    async def told(*people: Person) -> list[bytes]:
+        answers = [await unfenced.ask(case, person, "") for person in people]
+        assert {answer.status_code for answer in answers} == {200}, answers[0].text
+        return [answer.content for answer in answers]
+
+    before, others_before = await told(member), await told(*others)
+    assert (await told(member), await told(*others)) == (before, others_before)
+    theirs = await unfenced.object_of(case, member)
+    is_told = await told(member) != before
+    assert await told(*others) == others_before
+    for move in (each for each in CASES if each.method == "POST" and each.path.startswith(f"{case.collection}/{{")):
+        for person in (member, colleague):
+            await unfenced.ask(move, person, theirs)
+        is_told = is_told or await told(member) != before
+        assert await told(*others) == others_before, move
+    assert is_told
 
 
 def without(case: Case, layer: str, person: Person) -> tuple[GrantChanged, EntitlementChanged]:

@@ -8,7 +8,7 @@ from fastapi import Depends, Query, Response
 
 from chassis.downloads import file_answer, saved, shown
 from chassis.request import Access, Now, Work
-from chassis.routing import DateText, ResponseModel, problem_statuses, router
+from chassis.routing import DateText, ResponseModel, router
 from contracts.money import Money
 from infra.documents import pdf_table, svg_chart
 from infra.documents.pdf_table import Column, table_document
@@ -23,9 +23,8 @@ from services.finance.manifest import MANIFEST
 dashboards = router(prefix=MANIFEST.route_group, tag="dashboards")
 
 _MAY_SEE: Final = Permission("finance.dashboards.read", ScopeSource.FILTER)
-_PROBLEMS: Final = problem_statuses(401, 403, 422, 503)
-_PICTURE: Final = {**_PROBLEMS, 200: file_answer(svg_chart.MEDIA_TYPE)}
-_DOCUMENT: Final = {**_PROBLEMS, 200: file_answer(pdf_table.MEDIA_TYPE)}
+_PICTURE: Final = {200: file_answer(svg_chart.MEDIA_TYPE)}
+_DOCUMENT: Final = {200: file_answer(pdf_table.MEDIA_TYPE)}
 
 
 class AgeBody(ResponseModel):
@@ -96,14 +95,14 @@ OfVendors = Annotated[Dashboard, _of(Party.VENDOR)]
 OfAgencies = Annotated[Dashboard, _of(Party.AGENCY)]
 
 
-@dashboards.get("/dashboards/vendors", responses=_PROBLEMS)
+@dashboards.get("/dashboards/vendors")
 @guard(_MAY_SEE)
 async def vendor_dashboard(found: OfVendors) -> DashboardBody:
     """What was spent with each vendor, month by month, and what is owed to it, within the caller's scopes."""
     return _body(found)
 
 
-@dashboards.get("/dashboards/agencies", responses=_PROBLEMS)
+@dashboards.get("/dashboards/agencies")
 @guard(_MAY_SEE)
 async def agency_dashboard(found: OfAgencies) -> DashboardBody:
     """The same for agencies."""

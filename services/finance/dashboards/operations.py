@@ -1,20 +1,36 @@
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from enum import StrEnum
+from functools import reduce
+from operator import add
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, bindparam, case, cast, func, select, text
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    CompoundSelect,
+    Select,
+    bindparam,
+    case,
+    cast,
+    func,
+    null,
+    or_,
+    select,
+    text,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import array
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.types import Date, Text
+from sqlalchemy.types import Text
 
 from access.scopes import ScopeFilter
 from contracts.identifiers import CompanyId
 from infra.postgres.companies import every_company
 from infra.postgres.database import Database
-from services.finance.bills.rules import AGE_DAYS_MAX, Age
 from services.finance.dashboards import rules
-from services.finance.dashboards.rules import Months, OfCurrency, Owed, Spent
+from services.finance.dashboards.rules import LINES_MAX, Months, OfCurrency, Span, Sums
 from services.finance.dashboards.tables import SpentSum
 from services.finance.expenses.rules import OWED_STATES, SPENT_STATES
 from services.finance.expenses.tables import LISTING, Expense
@@ -61,6 +77,26 @@ class Dashboard:
     currencies: Sequence[OfCurrency]
 
 
+@dataclass(frozen=True)
+class _Amounts:
+    """Rows to be added up. Each is an amount of a day, of a party, in a currency."""
+
+    columns: Any
+    party_id: Any
+    day: Any
+    where: Sequence[ColumnElement[bool]]
+
+    def by_party(self, *spans: Span | None) -> Select[Any]:
+        """For each party and currency the sum of each span of days, and nothing where there is none."""
+        sums = [
+            null() if span is None else func.sum(self.columns.amount_minor).filter(*_within(self.day, span))
+            for span in spans
+        ]
+        key = (self.columns.currency, self.party_id)
+        named = (each.label(_name(place)) for place, each in enumerate(sums))
+        return select(key[0], key[1].label("party_id"), *named).where(*self.where).group_by(*key)
+
+
 async def dashboard(
     work: AsyncSession,
     company_id: CompanyId,
@@ -76,62 +112,58 @@ async def dashboard(
     Raises PeriodRefusedError.
     """
     period = rules.months(first, before, today)
+    party_id, in_period = _PARTY_OF[party], (period.first, period.end)
     reach = LISTING.within(company_id, scope)
     if scope.is_unbounded:
-        spent = await _spent_by_sums(work, company_id, party, period)
+        # Of all expenses of a company there may be too many to add them up again for every look.
+        own = (_SUMS.company_id == company_id, _SUMS.party == party)
+        spent = _Amounts(_SUMS, _SUMS.party_id, _SUMS.month, (*own, *_within(_SUMS.month, in_period)))
     else:
-        spent = await _spent_by_expenses(work, party, period, reach)
-    owed = await _owed(work, party, today, reach)
-    return Dashboard(party, period, today, rules.by_currency(spent, owed, period))
-
-
-async def _spent_by_sums(work: AsyncSession, company_id: CompanyId, party: Party, period: Months) -> list[Spent]:
-    """Of the whole company: of all its expenses there may be too many to add them up again for every look."""
-    amount = func.sum(_SUMS.amount_minor)
-    sums = (
-        select(_SUMS.party_id, _SUMS.month, _SUMS.currency, cast(amount, Text))
-        .where(
-            _SUMS.company_id == company_id,
-            _SUMS.party == party,
-            _SUMS.month >= period.first,
-            _SUMS.month < period.end,
-        )
-        .group_by(_SUMS.party_id, _SUMS.month, _SUMS.currency)
-        .having(amount != 0)
-    )
-    return _read((await work.execute(sums)).all())
-
-
-async def _spent_by_expenses(
-    work: AsyncSession, party: Party, period: Months, reach: Sequence[ColumnElement[bool]]
-) -> list[Spent]:
-    """Of a part of the company."""
-    month = cast(func.date_trunc("month", _ROWS.incurred_on), Date)
-    key = (_PARTY_OF[party], month, _ROWS.currency)
-    sums = (
-        select(*key, cast(func.sum(_ROWS.amount_minor), Text))
-        .where(*reach, _IS_SPENT, _ROWS.incurred_on >= period.first, _ROWS.incurred_on < period.end)
-        .group_by(*key)
-    )
-    return _read((await work.execute(sums)).all())
-
-
-def _read(sums: Iterable[Any]) -> list[Spent]:
-    return [Spent(party_id, month, currency, int(minor)) for party_id, month, currency, minor in sums]
-
-
-async def _owed(work: AsyncSession, party: Party, today: date, reach: Sequence[ColumnElement[bool]]) -> list[Owed]:
+        of_part = (*reach, _IS_SPENT, *_within(_ROWS.incurred_on, in_period))
+        spent = _Amounts(_ROWS, party_id, _ROWS.incurred_on, of_part)
     # It is due on the day it is to be paid; as long as there is none, since it was incurred.
     due_on = func.coalesce(_ROWS.scheduled_for, _ROWS.incurred_on)
-    ages = [(due_on >= today - timedelta(days=most), age.value) for age, most in AGE_DAYS_MAX.items()]
-    age = case(*ages, else_=Age.DAYS_OVER_90.value).label("age")
-    sums = (
-        select(_PARTY_OF[party], age, _ROWS.currency, cast(func.sum(_ROWS.amount_minor), Text))
-        .where(*reach, _IS_OWED)
-        .group_by(_PARTY_OF[party], text("age"), _ROWS.currency)
+    owed = _Amounts(_ROWS, party_id, due_on, (*reach, _IS_OWED))
+    months, ages = period.spans(), rules.age_spans(today)
+    parts = union_all(spent.by_party(*months, *(None for _ in ages)), owed.by_party(*(None for _ in months), *ages))
+    # One statement: all of the answer is as of one moment.
+    found = await work.execute(_shown(parts, len(months), len(ages)))
+    lines = (
+        Sums(currency, shown_id, line > LINES_MAX, _whole(minor[: len(months)]), _whole(minor[len(months) :]))
+        for currency, line, shown_id, minor in found
     )
-    found = (await work.execute(sums)).all()
-    return [Owed(of, Age(old), currency, int(minor)) for of, old, currency, minor in found]
+    return Dashboard(party, period, today, rules.by_currency(lines))
+
+
+def _shown(parts: CompoundSelect[Any], months: int, ages: int) -> Select[Any]:
+    """Of parties in parts, those with the most spent of each currency, then with the most owed, and the rest as one."""
+    part = parts.subquery("parts").c
+    sums = [func.coalesce(func.sum(part[_name(place)]), 0) for place in range(months + ages)]
+    spent, owed = reduce(add, sums[:months]), reduce(add, sums[months:])
+    rank = func.row_number().over(partition_by=part.currency, order_by=(spent.desc(), owed.desc(), part.party_id))
+    named = [each.label(_name(place)) for place, each in enumerate(sums)]
+    parties = select(part.currency, part.party_id, rank.label("rank"), *named).group_by(part.currency, part.party_id)
+    # Of what was taken back again a sum is left, of nothing.
+    ranked = parties.having(or_(spent != 0, owed != 0)).subquery("ranked").c
+    line = func.least(ranked.rank, LINES_MAX + 1).label("line")
+    shown_id = case((ranked.rank <= LINES_MAX, ranked.party_id)).label("shown_id")
+    shown = select(*ranked, line, shown_id).subquery("shown").c
+    key = (shown.currency, shown.line, shown.shown_id)
+    amounts = array([func.sum(shown[_name(place)]) for place in range(months + ages)])
+    return select(*key, cast(amounts, ARRAY(Text))).group_by(*key).order_by(shown.currency, shown.line)
+
+
+def _whole(minor: Sequence[str]) -> list[int]:
+    return [int(each) for each in minor]
+
+
+def _name(place: int) -> str:
+    return f"sum_{place}"
+
+
+def _within(day: Any, span: Span) -> list[ColumnElement[bool]]:
+    first, end = span
+    return [*([day >= first] if first else []), *([day < end] if end else [])]
 
 
 async def fold(database: Database) -> None:

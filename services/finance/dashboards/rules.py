@@ -1,7 +1,7 @@
 """How expenses are added up by whom they go to; what is owed of them is as old as a bill would be."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Final, NamedTuple
@@ -9,14 +9,16 @@ from uuid import UUID
 
 from contracts.errors import DomainError, Kind
 from contracts.money import Money
-from services.finance.bills.rules import Age
+from services.finance.bills.rules import AGE_DAYS_MAX
 from services.finance.periods.rules import month_of
 
 MONTHS_MAX: Final = 36
 MONTHS_DEFAULT: Final = 12
-#: Per currency. The others are one line, so that totals still are the sums of their lines.
+#: Per currency, those with the most. The others are one line, so that totals still are the sums of their lines.
 LINES_MAX: Final = 50
 _MONTHS_OF_A_YEAR: Final = 12
+#: From the first day up to, and without, the second; None is without an end.
+Span = tuple[date | None, date | None]
 #: Round them there are months enough to reckon with.
 _DAY_MIN: Final = date(1900, 1, 1)
 _DAY_MAX: Final = date(9000, 1, 1)
@@ -43,23 +45,21 @@ class Months:
             found.append(following)
         return found
 
+    def spans(self) -> list[Span]:
+        """The days of each."""
+        return [(month, month_after(month)) for month in self.each()]
 
-class Spent(NamedTuple):
-    """What went to one party in one month in one currency; the party is None where none is named."""
 
-    party_id: UUID | None
-    month: date
+class Sums(NamedTuple):
+    """What one party was spent with and is owed in one currency, in minor units: an amount for each month and one for
+    each age, in order. The party is None where none is named, and where it `is_rest`: of all that have no line.
+    """
+
     currency: str
-    amount_minor: int
-
-
-class Owed(NamedTuple):
-    """What is still to be paid to one party, and how old that is."""
-
     party_id: UUID | None
-    age: Age
-    currency: str
-    amount_minor: int
+    is_rest: bool
+    spent: Sequence[int]
+    owed: Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -85,14 +85,6 @@ class OfCurrency:
     lines: Sequence[Line]
 
 
-@dataclass(frozen=True)
-class _Columns:
-    """A line in minor units: thousands are added up to show some fifty."""
-
-    spent: list[int]
-    owed: list[int]
-
-
 def month_after(day: date) -> date:
     return month_of(month_of(day) + timedelta(days=31))
 
@@ -112,48 +104,37 @@ def months(first: date | None, before: date | None, today: date) -> Months:
     return Months(begin, end)
 
 
-def by_currency(spent: Iterable[Spent], owed: Iterable[Owed], period: Months) -> list[OfCurrency]:
-    """What was found, as tables: a currency each, and in it a line for each party, those with the most first.
-
-    Behind the first `LINES_MAX` of them the rest is one line. Every sum is the sum of its lines.
-    """
-    months = {month: place for place, month in enumerate(period.each())}
-    ages = {age: place for place, age in enumerate(Age)}
-
-    def nothing() -> _Columns:
-        return _Columns([0] * len(months), [0] * len(ages))
-
-    found: dict[str, dict[UUID | None, _Columns]] = defaultdict(lambda: defaultdict(nothing))
-    for party_id, month, currency, amount_minor in spent:
-        found[currency][party_id].spent[months[month]] += amount_minor
-    for party_id, age, currency, amount_minor in owed:
-        found[currency][party_id].owed[ages[age]] += amount_minor
-    return [_of_currency(currency, parties) for currency, parties in sorted(found.items())]
+def age_spans(today: date) -> list[Span]:
+    """The days on which what is of each age today was to be paid."""
+    firsts = [today - timedelta(days=most) for most in AGE_DAYS_MAX.values()]
+    return list(zip([*firsts, None], [None, *firsts], strict=True))
 
 
-def _of_currency(currency: str, parties: Mapping[UUID | None, _Columns]) -> OfCurrency:
-    ranked = sorted(parties.items(), key=lambda item: (-sum(item[1].spent), -sum(item[1].owed), str(item[0])))
-    shown = [_line(columns, currency, party_id=party_id) for party_id, columns in ranked[:LINES_MAX]]
-    if rest := [columns for _, columns in ranked[LINES_MAX:]]:
-        shown.append(_line(_together(rest), currency, is_rest=True))
-    return OfCurrency(currency, _line(_together(parties.values()), currency), shown)
+def by_currency(lines: Iterable[Sums]) -> list[OfCurrency]:
+    """Lines as tables: a currency each, in the order of their codes, and in it its lines as they come and their sum."""
+    found: dict[str, list[Sums]] = defaultdict(list)
+    for line in lines:
+        found[line.currency].append(line)
+    return [
+        OfCurrency(currency, _line(_sum(currency, own)), [_line(each) for each in own])
+        for currency, own in sorted(found.items())
+    ]
 
 
-def _together(several: Collection[_Columns]) -> _Columns:
-    return _Columns(
-        spent=[sum(column) for column in zip(*(each.spent for each in several), strict=True)],
-        owed=[sum(column) for column in zip(*(each.owed for each in several), strict=True)],
-    )
+def _sum(currency: str, lines: Sequence[Sums]) -> Sums:
+    spent = [sum(column) for column in zip(*(each.spent for each in lines), strict=True)]
+    owed = [sum(column) for column in zip(*(each.owed for each in lines), strict=True)]
+    return Sums(currency, None, False, spent, owed)
 
 
-def _line(columns: _Columns, currency: str, *, party_id: UUID | None = None, is_rest: bool = False) -> Line:
+def _line(sums: Sums) -> Line:
     return Line(
-        spent=[Money(minor, currency) for minor in columns.spent],
-        owed=[Money(minor, currency) for minor in columns.owed],
-        spent_total=Money(sum(columns.spent), currency),
-        owed_total=Money(sum(columns.owed), currency),
-        party_id=party_id,
-        is_rest=is_rest,
+        spent=[Money(minor, sums.currency) for minor in sums.spent],
+        owed=[Money(minor, sums.currency) for minor in sums.owed],
+        spent_total=Money(sum(sums.spent), sums.currency),
+        owed_total=Money(sum(sums.owed), sums.currency),
+        party_id=sums.party_id,
+        is_rest=sums.is_rest,
     )
 
 

@@ -20,6 +20,7 @@ from contracts.errors import DomainError
 from contracts.identifiers import CompanyId, new_id
 from contracts.money import Money
 from contracts.problems import FieldFault
+from infra.postgres.database import at_one_moment
 from middleware.context import AccessContext
 from services.finance.categories.rules import check_takes_expenses
 from services.finance.categories.tables import held_state
@@ -242,6 +243,8 @@ async def totals(
     Raises TargetUnknownError, NoRateError, or AmountInvalidError for a sum that is no amount any more.
     """
     check_target(currency)
+    # What one of these statements finds is converted by the rates another reads and added up by a third.
+    await at_one_moment(work)
     asked = replace(wanted, states=wanted.states or rules.SUMMED_STATES)
     within = (*LISTING.within(company_id, scope), *asked.conditions())
     sums = Totals(currency)
@@ -254,7 +257,6 @@ async def totals(
     days = select(Expense.incurred_on, Expense.currency).where(*others).distinct()
     pairs = sorted((day, of) for day, of in await work.execute(days))
     rates = await read_rates(work, company_id, {day for day, _ in pairs})
-    # A row of a day and currency that comes between these statements is one that comes after the total.
     found = [(day, of, *steps(of, day, currency, rates.get(day))) for day, of in pairs]
     table = _conversions(found)
     whole = _half_up(_half_up(Expense.amount_minor, table.c.first, table.c.first_by), table.c.second, table.c.second_by)

@@ -45,16 +45,23 @@ class Expense(OfAmount, Base):
         CheckConstraint("(state = 'paid') = (paid_on is not null)", name="paid_on_a_day"),
         CheckConstraint("(state = 'void') = (void_reason is not null)", name="void_for_a_reason"),
         CheckConstraint("length(void_reason) between 1 and 500", name="void_reason_length"),
-        # What an attachment refers to, its company with it; and how expenses are listed, the newest first.
+        # What an attachment refers to, its company with it.
         UniqueConstraint("company_id", "id"),
-        # By what a list is narrowed to most.
-        Index(None, "company_id", "incurred_on", "id"),
+        # The newest first, within one company and there by what a list is narrowed to most.
+        # Days behind the order are compared in the index: a list of those paid a year ago looks up no row paid since.
+        # What an index only includes is compared after its row was looked up.
+        Index(None, "company_id", "id", "incurred_on", "scheduled_for", "paid_on"),
+        Index(None, "company_id", "incurred_on", "id", "scheduled_for", "paid_on"),
         Index(None, "company_id", "state", "id"),
         Index(None, "company_id", "business_unit_id", "id"),
         Index(None, "company_id", "event_id", "id"),
         Index(None, "company_id", "category_id", "id"),
         Index(None, "company_id", "vendor_id", "id"),
         Index(None, "company_id", "agency_id", "id"),
+        # Of who did little, or nothing of late, a list would be led past what everybody else did.
+        Index(None, "company_id", "created_by", "id"),
+        Index(None, "company_id", "submitted_by", "id", postgresql_where=text("submitted_by is not null")),
+        Index(None, "company_id", "decided_by", "id", postgresql_where=text("decided_by is not null")),
         # Those in a state that is soon left are of a few days: whoever wants them by day is not led past all others.
         Index(None, "company_id", "state", "incurred_on", "id"),
         # All that a dashboard reads of an expense: to look thousands of rows up one by one is what takes its time.

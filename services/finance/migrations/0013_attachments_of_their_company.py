@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0013"
-down_revision = "0011"
+down_revision = "0012"
 branch_labels = None
 depends_on = None
 
@@ -18,9 +18,7 @@ _UNREAD = (
 
 
 def upgrade() -> None:
-    # Its index is the one that lists the company's expenses, the newest first.
     op.create_unique_constraint("expenses_company_id_id_unique", "expenses", ["company_id", "id"])
-    op.drop_index("expenses_company_id_id_index")
     op.drop_constraint("attachments_expense_id_fkey", "attachments")
     op.create_foreign_key(
         "attachments_company_id_expense_id_exists",
@@ -39,5 +37,4 @@ def downgrade() -> None:
         op.add_column("projected_events", column)
     op.drop_constraint("attachments_company_id_expense_id_exists", "attachments")
     op.create_foreign_key("attachments_expense_id_fkey", "attachments", "expenses", ["expense_id"], ["id"])
-    op.create_index("expenses_company_id_id_index", "expenses", ["company_id", "id"])
     op.drop_constraint("expenses_company_id_id_unique", "expenses")

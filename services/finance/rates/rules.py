@@ -60,6 +60,7 @@ class TargetUnknownError(CurrencyUnknownError):
     pointer = "?currency"
 
 
+_ONCE: Final = Fraction(1)
 #: Rates are the whole company's, so they are not for those to set who are bound to a part of it.
 SCOPE: Final[Mapping[str, None]] = {"business_unit": None, "event": None}
 
@@ -114,13 +115,16 @@ def steps(currency: str, day: date, target: str, rates: Rates | None) -> tuple[F
         raise NoRateError(f"There are no rates of {day}.", day=str(day), currency=currency)
     digits, target_digits = MINOR_UNIT_DIGITS[currency], MINOR_UNIT_DIGITS[target]
     if currency == rates.base:
-        return Fraction(rates.rate(target).value) * _ten_to(target_digits - digits), Fraction(1)
-    to_base = 1 / Fraction(rates.rate(currency).value)
+        value, unit = rates.rate(target).value.as_integer_ratio()
+        return _times_ten_to(target_digits - digits, value, unit), _ONCE
+    value, unit = rates.rate(currency).value.as_integer_ratio()
     if target == rates.base:
-        return to_base * _ten_to(target_digits - digits), Fraction(1)
-    from_base = Fraction(rates.rate(target).value)
-    return to_base * _ten_to(THROUGH_BASE_DIGITS - digits), from_base * _ten_to(target_digits - THROUGH_BASE_DIGITS)
+        return _times_ten_to(target_digits - digits, unit, value), _ONCE
+    to_base = _times_ten_to(THROUGH_BASE_DIGITS - digits, unit, value)
+    value, unit = rates.rate(target).value.as_integer_ratio()
+    return to_base, _times_ten_to(target_digits - THROUGH_BASE_DIGITS, value, unit)
 
 
-def _ten_to(power: int) -> Fraction:
-    return Fraction(10) ** power
+def _times_ten_to(power: int, numerator: int, denominator: int) -> Fraction:
+    # Of whole numbers, because every operation of fractions looks for a common divisor.
+    return Fraction(numerator * 10 ** max(power, 0), denominator * 10 ** max(-power, 0))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import httpx
@@ -77,16 +78,25 @@ async def _key() -> SigningKey:
 
 @asynccontextmanager
 async def called_service(
-    runtime: Runtime, service: Service[Any], folder: Path, settings: Mapping[str, Any] | None = None
+    runtime: Runtime,
+    service: Service[Any],
+    folder: Path,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    is_fenced: bool = True,
 ) -> AsyncIterator[CalledService]:
-    """A service as `kisum serve` builds it, on a clock that stands still, before its background parts are started."""
+    """A service as `kisum serve` builds it, on a clock that stands still, before its background parts are started.
+
+    Unfenced it comes to PostgreSQL as the administrator, from whom row-level security hides no company.
+    """
     created = await service_database(runtime, service)
+    administrator_url = urlsplit(runtime.administrator_url)._replace(path=f"/{created.name}").geturl()
     with local_access(folder) as local:
         local.hold(signing_key("k1", KEY))
         app = build_app(
             service,
             service.settings(
-                database_url=created.url(runtime.administrator_url),
+                database_url=created.url(runtime.administrator_url) if is_fenced else administrator_url,
                 kafka_bootstrap_servers="127.0.0.1:1",
                 kafka_username=service.name,
                 kafka_password="none",

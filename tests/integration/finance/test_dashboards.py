@@ -3,6 +3,7 @@ from collections import Counter
 from datetime import date, timedelta
 from random import Random
 from typing import Any
+from uuid import UUID
 from xml.etree import ElementTree as ET
 
 import asyncpg
@@ -14,8 +15,10 @@ from infra.clock import utc_now
 from infra.postgres.database import Database
 from services.finance.bills.rules import age_of
 from services.finance.dashboards.operations import fold
+from services.finance.dashboards.rules import LINES_MAX
 from tests.harness.modules import Person, RunningModule
-from tests.integration.finance.test_expenses import ONE, OTHER
+from tests.harness.waiting import wait_until
+from tests.integration.finance.test_expenses import ONE, OTHER, in_company
 
 STAGE, SOUND = str(new_id()), str(new_id())
 PARTIES = pytest.mark.parametrize(("party", "column"), [("vendors", "vendor_id"), ("agencies", "agency_id")])
@@ -189,6 +192,97 @@ async def test_what_is_owed_is_as_old_as_a_bill_would_be(finance: RunningModule)
     (dollar,) = (await shown(person, "vendors"))["currencies"]
     expected = Counter(age_of(TODAY - timedelta(days=each), TODAY).value for each in days)
     assert in_ages(dollar["sum"]) == {age: str(Money(count, "USD")) for age, count in expected.items()}
+
+
+def _as_lines(rows: list[dict[str, Any]], column: str) -> list[tuple[str | None, bool, int, int]]:
+    """What a dashboard of one currency shows, added up one by one: party, whether it is the rest, spent, owed."""
+    spent, owed = Counter[str | None](), Counter[str | None]()
+    for row in rows:
+        spent[row[column]] += row["amount_minor"] if row["incurred_on"] >= THIS_MONTH else 0
+        owed[row[column]] += row["amount_minor"] if row["state"] == "approved" else 0
+    ranked = sorted(spent | owed, key=lambda party: (-spent[party], -owed[party], party is None, party))
+    rest = ranked[LINES_MAX:]
+    return [
+        *((party, False, spent[party], owed[party]) for party in ranked[:LINES_MAX]),
+        (None, True, sum(spent[party] for party in rest), sum(owed[party] for party in rest)),
+    ]
+
+
+@PARTIES
+async def test_behind_those_with_the_most_all_others_are_one_line_and_the_whole_is_the_sum(
+    finance: RunningModule, party: str, column: str
+) -> None:
+    admin = await finance.person()
+    scoped = await finance.person(admin.company_id, scopes={"business_unit": (ONE,), "event": "*"})
+    random = Random(party)  # noqa: S311 - a sample
+    parties = [None, *(str(new_id()) for _ in range(LINES_MAX + 9))]
+    rows: list[dict[str, Any]] = [
+        {
+            "business_unit_id": ONE,
+            column: random.choice(parties),
+            # So few that many are as large as another; half are of before the month that is asked for.
+            "amount_minor": random.randrange(1, 4),
+            "incurred_on": random.choice((THIS_MONTH, LAST_MONTH)),
+            "state": random.choice(("approved", "paid")),
+        }
+        for _ in range(400)
+    ]
+    await put(finance, admin, *rows)
+    expected = [
+        (party_id, is_rest, str(Money(spent, "USD")), str(Money(owed, "USD")))
+        for party_id, is_rest, spent, owed in _as_lines(rows, column)
+    ]
+    for person in (admin, scoped):
+        (dollar,) = (await shown(person, party, f"?from={THIS_MONTH}"))["currencies"]
+        assert [(line["id"], line["is_rest"], line["spent"], line["owed"]) for line in dollar["lines"]] == expected
+        for name in ("spent", "owed"):
+            assert Money.parse(dollar["sum"][name], "USD") == total(
+                (Money.parse(line[name], "USD") for line in dollar["lines"]), "USD"
+            )
+        in_full = sum(row["amount_minor"] for row in rows if row["incurred_on"] == THIS_MONTH)
+        assert dollar["sum"]["spent"] == str(Money(in_full, "USD"))
+
+
+async def test_what_was_taken_back_leaves_no_line(finance: RunningModule) -> None:
+    person = await finance.person()
+    await put(finance, person, {"vendor_id": STAGE}, {"vendor_id": SOUND})
+    await in_company(
+        finance, person, "update expenses set state = 'void', void_reason = 'no' where vendor_id = $1", UUID(STAGE)
+    )
+    (dollar,) = (await shown(person, "vendors"))["currencies"]
+    assert [line["id"] for line in dollar["lines"]] == [SOUND]
+
+
+async def answered_over(finance: RunningModule, person: Person, path: str, table: str, change: str) -> Any:
+    """The answer to a question that is half read, and waits for a table, when the company's rows are changed."""
+    connection = await asyncpg.connect(finance.database_url)
+
+    async def waiting() -> int:
+        return int(await connection.fetchval("select count(*) from pg_locks where not granted"))
+
+    try:
+        async with connection.transaction():
+            await connection.execute("select set_config('app.company_id', $1, true)", str(person.company_id))
+            await connection.execute(f"lock table {table}")
+            asking = asyncio.create_task(person.call("GET", path))
+            await wait_until(waiting, bool, describe="the question waits")
+            await connection.execute(change)
+        answer = await asking
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+    finally:
+        await connection.close()
+
+
+async def test_what_is_spent_and_what_is_owed_are_of_one_moment(finance: RunningModule) -> None:
+    person = await finance.person()
+    await put(finance, person, {"vendor_id": STAGE})
+    change = "update expenses set amount_minor = 777"
+    for _ in range(2):
+        (dollar,) = (await answered_over(finance, person, "/dashboards/vendors", "expenses", change))["currencies"]
+        # Of all that was agreed to, nothing is paid.
+        assert dollar["sum"]["spent"] == dollar["sum"]["owed"]
+        change = "update expenses set amount_minor = 888"
 
 
 #: What is done to an expense, in SQL: triggers have to be right about whatever anybody writes.

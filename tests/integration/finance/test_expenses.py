@@ -1,14 +1,24 @@
 import asyncio
 from collections import Counter
+from datetime import date
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
+import pytest_asyncio
+from sqlalchemy import text
 
-from contracts.identifiers import CompanyId, new_id
+from access.scopes import ScopeFilter
+from chassis.paging import PageRequest
+from contracts.identifiers import CompanyId, UserId, new_id
+from infra.postgres.database import Database
+from services.finance.expenses import operations
+from services.finance.expenses.operations import ExpenseFilter
 from tests.harness.access import entitled, grant
 from tests.harness.modules import Person, RunningModule
+from tests.harness.runtime import Runtime
 from tests.harness.waiting import wait_until
 
 ONE, OTHER = str(new_id()), str(new_id())
@@ -517,3 +527,60 @@ async def test_postgresql_refuses_a_row_that_no_move_leads_to(finance: RunningMo
     await add(person)
     with pytest.raises(asyncpg.IntegrityConstraintViolationError):
         await in_company(finance, person, statement)
+
+
+_MANY = 3000
+_NARROWED: dict[str, ExpenseFilter] = {
+    "created_by": ExpenseFilter(created_by=new_id()),
+    "submitted_by": ExpenseFilter(submitted_by=new_id()),
+    "decided_by": ExpenseFilter(decided_by=new_id()),
+    # On each day of ten years something was put down; a month later it was paid.
+    "scheduled": ExpenseFilter(scheduled_from=date(2018, 3, 1), scheduled_before=date(2018, 3, 8)),
+    "paid": ExpenseFilter(paid_before=date(2016, 3, 1)),
+    "paid later": ExpenseFilter(paid_from=date(2030, 1, 1)),
+}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def many(running_finance: RunningModule, runtime: Runtime) -> Person:
+    """Somebody in a company of many expenses, of which PostgreSQL knows how many there are."""
+    person = Person(running_finance, CompanyId(new_id()), UserId(new_id()))
+    await in_company(
+        running_finance,
+        person,
+        "insert into expenses (id, company_id, description, amount_minor, currency, incurred_on, state, created_by,"
+        " created_at, submitted_by, submitted_at, decided_by, decided_at, scheduled_for, paid_on)"
+        " select lpad(to_hex(day), 32, '0')::uuid, $1, 'Stage', 1, 'USD', on_day, 'paid', $2, now(), $2, now(), $3,"
+        " now(), on_day + 30, on_day + 30 from generate_series(1, $4::int) as day,"
+        " lateral (select date '2016-01-01' + day) as incurred (on_day)",
+        person.company_id,
+        person.user_id,
+        new_id(),
+        _MANY,
+    )
+    url = urlsplit(runtime.administrator_url)._replace(path=urlsplit(running_finance.database_url).path).geturl()
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute("analyze expenses")
+    finally:
+        await connection.close()
+    return person
+
+
+@pytest.mark.parametrize("sort", ["-created", "-incurred_on"])
+@pytest.mark.parametrize("wanted", _NARROWED.values(), ids=_NARROWED)
+async def test_a_list_that_is_narrowed_looks_at_no_row_it_does_not_show(
+    finance: RunningModule, many: Person, wanted: ExpenseFilter, sort: str
+) -> None:
+    everything = ScopeFilter({"business_unit": "*", "event": "*"})
+    database = Database(finance.database_url, application_name="test")
+    try:
+        async with database.unit_of_work(company_id=many.company_id) as work:
+            # Of a million rows it would not read all, of a few thousand it would.
+            await work.execute(text("set local enable_seqscan = off"))
+            page = await operations.page(work, many.company_id, everything, PageRequest(sort=sort), wanted)
+            seen = "select seq_tup_read + idx_tup_fetch from pg_stat_xact_user_tables where relname = 'expenses'"
+            # The row behind the page tells that there is one.
+            assert await work.scalar(text(seen)) == len(page.rows) + (page.next is not None)
+    finally:
+        await database.close()

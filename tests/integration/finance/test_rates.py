@@ -12,6 +12,7 @@ from contracts.money import Money, total
 from services.finance.rates.rules import Rates
 from tests.harness.conversion import converted
 from tests.harness.modules import Person, RunningModule
+from tests.integration.finance.test_dashboards import answered_over
 from tests.integration.finance.test_dashboards import put as put_rows
 from tests.integration.finance.test_expenses import add, approver, moved
 
@@ -153,6 +154,17 @@ async def test_a_total_holds_what_is_in_scope_and_of_this_company_only(finance: 
     await put(stranger, rates={"CHF": "0.9500"})
     assert (await totals(admin)).json()["code"] == "no_rate"
     assert (await totals(stranger)).json() == {"currency": "EUR", "states": [], "expenses": 0, "amount": "0.00"}
+
+
+async def test_a_total_is_of_one_moment(finance: RunningModule) -> None:
+    person = await finance.person()
+    await put(person, rates={"USD": "2"})
+    await add(person, amount="10", currency="USD")
+    # What is of the total's own currency was added up before, and what is of another one is behind.
+    change = "update expenses set currency = 'EUR'"
+    answer = await answered_over(finance, person, "/expenses/totals?currency=EUR", "day_rates", change)
+    assert (answer["expenses"], answer["amount"]) == (1, "5.00")
+    assert (await totals(person)).json()["amount"] == "10.00"
 
 
 @pytest.mark.parametrize("query", ["currency=XXX", "currency=eur", "currency=EURO", ""])

@@ -1,4 +1,4 @@
-from datetime import date
+from datetime import date, timedelta
 from uuid import UUID
 
 import pytest
@@ -6,15 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.money import Money, total
-from services.finance.bills.rules import Age
+from services.finance.bills.rules import Age, age_of
 from services.finance.dashboards.rules import (
-    LINES_MAX,
     MONTHS_MAX,
     Line,
     Months,
-    Owed,
     PeriodRefusedError,
-    Spent,
+    Sums,
+    age_spans,
     by_currency,
     months,
 )
@@ -22,40 +21,45 @@ from services.finance.dashboards.rules import (
 TODAY = date(2026, 5, 21)
 PERIOD = Months(date(2025, 11, 1), date(2026, 2, 1))
 PARTIES = st.none() | st.integers(1, 80).map(lambda number: UUID(int=number))
-CURRENCIES = st.sampled_from(["USD", "JPY", "BHD"])
-SPENT = st.builds(Spent, PARTIES, st.sampled_from(PERIOD.each()), CURRENCIES, st.integers(1, 10**9))
-OWED = st.builds(Owed, PARTIES, st.sampled_from(Age), CURRENCIES, st.integers(1, 10**9))
+AMOUNTS = st.integers(0, 10**9)
+LINES = st.builds(
+    Sums,
+    st.sampled_from(["USD", "JPY", "BHD"]),
+    PARTIES,
+    st.booleans(),
+    st.lists(AMOUNTS, min_size=len(PERIOD.each()), max_size=len(PERIOD.each())),
+    st.lists(AMOUNTS, min_size=len(Age), max_size=len(Age)),
+)
 
 
 def columns(line: Line) -> list[Money]:
     return [*line.spent, *line.owed, line.spent_total, line.owed_total]
 
 
-@given(st.lists(SPENT, max_size=200), st.lists(OWED, max_size=100))
-def test_every_sum_is_that_of_its_lines_and_nothing_is_lost_on_the_way(spent: list[Spent], owed: list[Owed]) -> None:
-    found = by_currency(spent, owed, PERIOD)
-    assert [each.currency for each in found] == sorted(
-        {item.currency for item in spent} | {item.currency for item in owed}
-    )
+@given(st.lists(LINES, max_size=120))
+def test_every_sum_is_that_of_its_lines_and_nothing_is_lost_on_the_way(lines: list[Sums]) -> None:
+    found = by_currency(lines)
+    assert [each.currency for each in found] == sorted({line.currency for line in lines})
     for each in found:
+        own = [line for line in lines if line.currency == each.currency]
+        assert [(line.party_id, line.is_rest) for line in each.lines] == [(line.party_id, line.is_rest) for line in own]
         for column, parts in zip(columns(each.sum), zip(*map(columns, each.lines), strict=True), strict=True):
             assert column == total(parts, each.currency)
         for line in [each.sum, *each.lines]:
             assert line.spent_total == total(line.spent, each.currency)
             assert line.owed_total == total(line.owed, each.currency)
-        own = [Money(item.amount_minor, item.currency) for item in spent if item.currency == each.currency]
-        assert each.sum.spent_total == total(own, each.currency)
-        open_of_it = [Money(item.amount_minor, item.currency) for item in owed if item.currency == each.currency]
-        assert each.sum.owed_total == total(open_of_it, each.currency)
-        assert len(each.lines) <= LINES_MAX + 1
+        assert each.sum.spent_total == Money(sum(sum(line.spent) for line in own), each.currency)
+        assert each.sum.owed_total == Money(sum(sum(line.owed) for line in own), each.currency)
 
 
-def test_those_with_the_most_come_first_and_the_rest_is_one_line() -> None:
-    spent = [Spent(UUID(int=number), PERIOD.first, "USD", number) for number in range(1, LINES_MAX + 4)]
-    (found,) = by_currency(spent, [], PERIOD)
-    assert [line.party_id for line in found.lines[:2]] == [UUID(int=LINES_MAX + 3), UUID(int=LINES_MAX + 2)]
-    rest = found.lines[-1]
-    assert (rest.is_rest, rest.party_id, rest.spent_total) == (True, None, Money(1 + 2 + 3, "USD"))
+@given(st.integers(-400, 400).map(lambda days: TODAY + timedelta(days=days)))
+def test_each_day_is_of_the_one_age_a_bill_due_on_it_would_have(day: date) -> None:
+    found = [
+        age
+        for age, (first, end) in zip(Age, age_spans(TODAY), strict=True)
+        if (first is None or first <= day) and (end is None or day < end)
+    ]
+    assert found == [age_of(day, TODAY)]
 
 
 @pytest.mark.parametrize(
@@ -73,6 +77,7 @@ def test_months_are_whole(first: date | None, before: date | None, expected: tup
     assert (period.first, period.end) == expected
     assert period.each()[0] == expected[0]
     assert period.each()[-1] < expected[1]
+    assert [day for span in period.spans() for day in span] == sorted([*period.each(), *period.each()[1:], expected[1]])
 
 
 @pytest.mark.parametrize(
