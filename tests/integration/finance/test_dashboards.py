@@ -216,7 +216,7 @@ async def test_behind_those_with_the_most_all_others_are_one_line_and_the_whole_
     scoped = await finance.person(admin.company_id, scopes={"business_unit": (ONE,), "event": "*"})
     random = Random(party)  # noqa: S311 - a sample
     parties = [None, *(str(new_id()) for _ in range(LINES_MAX + 9))]
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "business_unit_id": ONE,
             column: random.choice(parties),
