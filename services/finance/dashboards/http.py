@@ -23,8 +23,8 @@ from services.finance.manifest import MANIFEST
 dashboards = router(prefix=MANIFEST.route_group, tag="dashboards")
 
 _MAY_SEE: Final = Permission("finance.dashboards.read", ScopeSource.FILTER)
-_PICTURE: Final = {200: file_answer(svg_chart.MEDIA_TYPE)}
-_DOCUMENT: Final = {200: file_answer(pdf_table.MEDIA_TYPE)}
+_PICTURE: Final[dict[int | str, Any]] = {200: file_answer(svg_chart.MEDIA_TYPE)}
+_DOCUMENT: Final[dict[int | str, Any]] = {200: file_answer(pdf_table.MEDIA_TYPE)}
 
 
 class AgeBody(ResponseModel):
