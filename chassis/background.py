@@ -36,9 +36,11 @@ class Background:
         """
 
         def note_the_end(task: "asyncio.Task[None]") -> None:
-            if task.cancelled() or (may_end and task.exception() is None):
+            # Who cancels it in order has taken this away before; a library has let a cancellation of its own through.
+            error = asyncio.CancelledError() if task.cancelled() else task.exception()
+            if error is None and may_end:
                 return
-            reason = repr(task.exception()) if task.exception() else "it returned"
+            reason = "it returned" if error is None else repr(error)
             self._ended[name] = reason
             _log.critical("a part of the service has ended", part=name, reason=reason)
 

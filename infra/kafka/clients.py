@@ -20,7 +20,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 from infra.kafka.connection import KafkaConnection
 from infra.kafka.producer import give_up, new_producer
 from infra.kafka.starting import start_whole
-from infra.tasks import wait_regardless
+from infra.tasks import end_tasks, wait_regardless
 
 _LOOK_TIMEOUT_SECONDS: Final = 3.0
 _STOP_SECONDS: Final = 3.0
@@ -105,6 +105,9 @@ async def stop_reader(reader: RecordReader) -> None:
     if not stopping.done():
         stopping.cancel()
         _log.error("a Kafka client could not be stopped", seconds=_STOP_SECONDS)
+    elif stopping.cancelled():
+        # Not by us; who stops a reader must not end with it.
+        _log.warning("a Kafka client did not stop cleanly", error="it was cancelled")
     elif (error := stopping.exception()) is not None:
         _log.warning("a Kafka client did not stop cleanly", error=repr(error))
     if cancellation is not None:
@@ -231,6 +234,12 @@ class _Reader:
         return {partition: await self._consumer.position(partition) for partition in self._assigned}
 
     async def stop(self) -> None:
+        # aiokafka waits for the fetches it has cancelled, and lets the cancellation of one that pauses before it is
+        # tried again through as if it were its caller's, who then ends for no reason, its connections left open.
+        fetcher = self._consumer._fetcher  # noqa: SLF001
+        if fetcher is not None:
+            await end_tasks(fetcher._fetch_task, *fetcher._pending_tasks)  # noqa: SLF001
+            fetcher._pending_tasks.clear()  # noqa: SLF001
         await self._consumer.stop()
 
 

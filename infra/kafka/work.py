@@ -33,7 +33,7 @@ from infra.kafka.connection import KafkaConnection
 from infra.kafka.producer import REQUEST_TIMEOUT_SECONDS, give_up, new_producer
 from infra.kafka.starting import start_whole
 from infra.postgres.database import Database
-from infra.tasks import end_tasks
+from infra.tasks import end_tasks, wait_regardless
 
 _SESSION_TIMEOUT_MILLISECONDS: Final = 10_000
 _HEARTBEAT_INTERVAL_MILLISECONDS: Final = 3_000
@@ -161,7 +161,7 @@ class WorkConsumers:
         if self._stopping:
             await asyncio.wait(self._stopping)
         if self._broker is not None:
-            await self._broker.stop()
+            await _stop(self._broker)
         await self._dead_letters.close()
 
     @property
@@ -186,7 +186,7 @@ class WorkConsumers:
                 _log.exception("consumers could not be started and are tried again", service=self._service_name)
             else:
                 return
-            await self._broker.stop()
+            await _stop(self._broker)
             await asyncio.sleep(_START_INTERVAL_SECONDS)
 
     def _build(self) -> KafkaBroker:
@@ -233,6 +233,19 @@ class WorkConsumers:
             leaving = asyncio.create_task(worker.subscriber.stop())
             self._stopping.add(leaving)
             leaving.add_done_callback(self._stopping.discard)
+
+
+async def _stop(broker: KafkaBroker) -> None:
+    """End a broker's consumers, and not with them: aiokafka may pass on the cancellation of a fetch."""
+    stopping = asyncio.ensure_future(broker.stop())
+    cancellation = await wait_regardless(stopping, timeout_seconds=2 * _STOP_TIMEOUT_SECONDS)
+    if not stopping.done() or stopping.cancelled():
+        stopping.cancel()
+        _log.warning("consumers did not stop cleanly")
+    elif (error := stopping.exception()) is not None:
+        _log.warning("consumers did not stop cleanly", error=repr(error))
+    if cancellation is not None:
+        raise cancellation
 
 
 def is_filler(key: bytes | None, value: bytes | None) -> bool:

@@ -337,7 +337,9 @@ def test_reset_asks_and_refuses_while_it_runs(kisum: Kisum) -> None:
 
 
 def test_what_needs_a_running_system_says_so(kisum: Kisum) -> None:
-    assert "not running" in one_line(kisum.run("admins", "add", "ada@example.com"))
+    assert "there is no installation" in one_line(kisum.run("admins", "add", "ada@example.com"))
+    # Asking makes none.
+    assert not kisum.home.exists()
     assert "not running" in kisum.run("down").stdout
     assert kisum.run("status").returncode == 1
 

@@ -25,7 +25,7 @@ from confluent_kafka.admin import AdminClient
 
 from contracts.topics import TOPICS, wire_name
 from infra.kafka.bootstrap import bootstrap
-from infra.kafka.clients import Kafka, KafkaClients, Outgoing, Record, RecordProducer, RecordReader
+from infra.kafka.clients import Kafka, KafkaClients, Outgoing, Record, RecordProducer, RecordReader, stop_reader
 from infra.kafka.connection import KafkaConnection
 from tests.harness.runtime import Runtime
 from tests.simulation.kafka import SimulatedBroker, SimulatedKafka
@@ -441,3 +441,34 @@ def test_a_stopped_reader_reads_no_more(run: Run) -> None:
                 await reader.read(timeout_milliseconds=10, records_max=10)
 
     run(check)
+
+
+async def test_who_stops_a_reader_that_pauses_after_a_failed_fetch_goes_on(runtime: Runtime) -> None:
+    """aiokafka passes the cancellation of such a fetch on to whoever stops the consumer, and closes no connection."""
+    admin = runtime.kafka_admin
+    connection = KafkaConnection(
+        bootstrap_servers=admin.bootstrap_servers,
+        username=admin.username,
+        password=admin.password,
+        topic_prefix=f"{runtime.new_prefix()}.",
+    )
+    await asyncio.to_thread(bootstrap, connection, [PERMISSIONS], {})
+    kafka = KafkaClients(connection)
+    reader = kafka.reader(client_id="a-reader", wait_max_milliseconds=50, partition_fetch_max_bytes=1024)
+    await reader.start()
+    consumer = reader._consumer  # type: ignore[attr-defined]
+    failed = asyncio.Event()
+
+    async def fail(*_: object) -> None:
+        failed.set()
+        raise KafkaConnectionError
+
+    consumer._client.send = fail
+    consumer._fetcher._retry_backoff = _PATIENCE_SECONDS
+    reader.assign({_partition(kafka, PERMISSIONS.name): 0})
+    await asyncio.wait_for(failed.wait(), _PATIENCE_SECONDS)
+    await asyncio.sleep(0)
+    connections = list(consumer._client._conns.values())
+    assert connections
+    await stop_reader(reader)
+    assert not any(each.connected() for each in connections)

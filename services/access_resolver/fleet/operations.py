@@ -23,7 +23,7 @@ from contracts.identifiers import CompanyId, UserId
 from contracts.problems import Reason
 from contracts.topics import wire_name
 from infra.clock import Clock
-from infra.kafka.clients import Kafka
+from infra.kafka.clients import Kafka, stop_reader
 from services.access_resolver.fleet import rules
 from services.access_resolver.fleet.rules import Instance, Position, Proof, Target
 
@@ -119,7 +119,7 @@ class Fleet:
                 # An hour of them must not keep requests waiting.
                 await asyncio.sleep(0)
         finally:
-            await reader.stop()
+            await stop_reader(reader)
 
     def hear(self, key: bytes | None, value: bytes | None) -> None:
         """Take in an acknowledgement. What cannot be read keeps its instance among those that count."""

@@ -31,6 +31,11 @@ async def returns() -> None:
     """As something that is done."""
 
 
+async def is_cancelled() -> None:
+    """As by a library that lets a cancellation of its own through."""
+    raise asyncio.CancelledError
+
+
 async def runs() -> None:
     await asyncio.Event().wait()
 
@@ -46,7 +51,9 @@ async def until_ended(background: Background, name: str) -> None:
     await wait_until(ended, lambda ended: ended == name, describe=f"{name} has ended")
 
 
-@pytest.mark.parametrize(("work", "reason"), [(fails, "ZeroDivisionError()"), (returns, "it returned")])
+@pytest.mark.parametrize(
+    ("work", "reason"), [(fails, "ZeroDivisionError()"), (returns, "it returned"), (is_cancelled, "CancelledError()")]
+)
 async def test_what_ends_by_itself_is_named_as_long_as_the_process_lives(work: Any, reason: str) -> None:
     background = Background()
     with structlog.testing.capture_logs() as lines:
