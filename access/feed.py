@@ -67,7 +67,7 @@ class FeedSilentError(Exception):
 
 
 class HushError(Exception):
-    """News after a silence: the client is built anew, which looks whether the log is still the same."""
+    """News after which the log may be another: the client is built anew, which looks whether it is still the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +120,8 @@ class Feed:
         self._received: list[tuple[str, HeartbeatRecord]] = []
         #: By owner, the heartbeats that must come before one proves anything, while the cache is filled.
         self._unproving = dict.fromkeys(OWNERS, 0)
+        #: By owner, the newest epoch for which a client was built anew.
+        self._looked_at_epoch = dict.fromkeys(OWNERS, 0)
         self._log_is_replaced = False
         self._heard_us = 0
         self._alarmed = False
@@ -343,7 +345,11 @@ class Feed:
     # Heartbeats.
 
     def _hear(self, haul: Haul) -> None:
-        """Note what came. Raises HushError where it came after a silence, LogReplacedError where it tells of that."""
+        """Note what came. Raises LogReplacedError where it tells of that.
+
+        Raises HushError where it came after a silence, and where an owner was restored: what its log had lost before
+        then is known to nobody but who has read it.
+        """
         if not haul.heartbeats and not haul.states:
             return
         now = self._clocks.boot_us()
@@ -357,6 +363,9 @@ class Feed:
                 continue
             known = self._cache.head().owners[OWNERS.index(owner)]
             if (heartbeat.epoch, heartbeat.version) > (known.epoch, known.heartbeat):
+                if known.epoch and self._looked_at_epoch[owner] < heartbeat.epoch != known.epoch:
+                    self._looked_at_epoch[owner] = heartbeat.epoch
+                    raise HushError(f"{owner} was restored")
                 self._assert_topic_ids(heartbeat.heartbeat)
                 self._assert_nothing_missed(owner, known.as_of, heartbeat.heartbeat)
                 self._received.append((owner, heartbeat))

@@ -311,6 +311,20 @@ async def test_news_after_a_silence_are_read_by_a_new_client(sources: Sources, s
     assert generation(instance) == 1
 
 
+async def test_once_an_owner_was_restored_its_log_is_looked_at_by_a_new_client(
+    sources: Sources, start_instance: StartInstance
+) -> None:
+    """What the log had lost by then is in no database and in no log: only who has read it knows of it."""
+    instance = await deciding(sources, start_instance)
+    sources.epoch = 2
+    await sources.publish(grant(sources.user_id, permissions=()))
+    for _ in range(2):
+        await sources.beat("auth")
+    await until_reason(instance, sources, Reason.PERMISSION_MISSING)
+    assert len(instance.kafka.readers) == 2
+    assert generation(instance) == 1
+
+
 async def test_nothing_is_read_of_a_topic_before_its_owner_has_told_its_id(
     sources: Sources, start_instance: StartInstance
 ) -> None:
