@@ -317,10 +317,12 @@ async def test_once_an_owner_was_restored_its_log_is_looked_at_by_a_new_client(
     """What the log had lost by then is in no database and in no log: only who has read it knows of it."""
     instance = await deciding(sources, start_instance)
     sources.epoch = 2
+    await sources.beat("auth")
+    await instance.until(lambda _: len(instance.kafka.readers) == 2, "the client is built anew")
     await sources.publish(grant(sources.user_id, permissions=()))
-    for _ in range(2):
-        await sources.beat("auth")
+    await sources.beat("auth")
     await until_reason(instance, sources, Reason.PERMISSION_MISSING)
+    # Once for each epoch.
     assert len(instance.kafka.readers) == 2
     assert generation(instance) == 1
 
