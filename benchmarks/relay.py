@@ -24,7 +24,6 @@ from contracts.envelope import HEADER_TYPE
 from contracts.events.auth import GrantChanged
 from contracts.topics import TOPICS
 from infra.kafka.bootstrap import bootstrap
-from infra.kafka.connection import KafkaConnection
 from infra.outbox.writer import Lane
 from services.auth.app import service as auth
 from tests.harness.runtime import Runtime
@@ -123,12 +122,7 @@ async def _waits(outbox: _Outbox, waits: list[float]) -> Mapping[str, float]:
 async def _running_auth(runtime: Runtime, bed: Bed) -> AsyncIterator[_Outbox]:
     """Auth with a database and topics of its own, when it has published all it begins with."""
     prefix, database = runtime.new_prefix(), await service_database(runtime, auth)
-    admin = KafkaConnection(
-        bootstrap_servers=runtime.kafka_admin.bootstrap_servers,
-        username=runtime.kafka_admin.username,
-        password=runtime.kafka_admin.password,
-        topic_prefix=prefix,
-    )
+    admin = runtime.administrator(prefix)
     topics = [topic for topic in TOPICS if auth.name in topic.writers | topic.readers]
     await asyncio.to_thread(bootstrap, admin, topics, {auth.name: _PASSWORD})
     url = database.url(runtime.administrator_url)

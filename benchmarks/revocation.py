@@ -159,11 +159,8 @@ async def _assert_refused(story: Story, fleet: Fleet) -> None:
 
 
 def admin_of(system: Processes) -> KafkaConnection:
-    """Who may do everything on an installation's Kafka."""
-    broker = EmbeddedKafka(system.state)
-    return KafkaConnection(
-        bootstrap_servers=broker.bootstrap_servers, username=broker.admin_username, password=broker.admin_password
-    )
+    """Who may do everything on the installation's Kafka."""
+    return EmbeddedKafka(system.state).administrator
 
 
 class _Acknowledged:

@@ -29,7 +29,7 @@ from infra.telemetry.logging import configure_terminal
 _ROOT: Final = Path(__file__).parents[1]
 _SERVER: Final = "postgres:5432"
 _SUPERUSER: Final = "kisum"
-_KAFKA_ADMIN: Final = "admin"
+KAFKA_ADMIN: Final = "admin"
 _GATEWAY_PORT: Final = 8080
 _PROMETHEUS_PORT: Final = 9090
 _BROKERS: Final = ("kafka-1", "kafka-2", "kafka-3")
@@ -83,30 +83,42 @@ def init(*, folder: Path, settings: Path, cluster: bool, port: int | None, publi
 
     Each service gets a file of its own with its own secrets and no others, of mode 0600.
     """
-    if settings.exists():
+    is_kept = settings.exists()
+    state = make_deployment(folder, settings, cluster=cluster, port=port, public_url=public_url)
+    click.echo(
+        f"{settings} {'is kept as it is' if is_kept else 'says what is started'}; {state.path} holds the secrets."
+    )
+    click.echo("Next: `docker compose up --wait`")
+
+
+def make_deployment(
+    folder: Path, settings: Path, *, cluster: bool = False, port: int | None = None, public_url: str | None = None
+) -> StateFolder:
+    """What `kisum deploy init` does. Raises CannotStart."""
+    is_kept = settings.exists()
+    if is_kept:
         cluster, port = _as_chosen(settings, cluster=cluster, port=port)
     port = port or _GATEWAY_PORT
     state = StateFolder.open(folder)
     brokers = _BROKERS if cluster else _BROKERS[:1]
     for name, variables in _environments(state, brokers, public_url or f"http://127.0.0.1:{port}").items():
         write_private(state.path / f"{name}.env", _env_file(variables))
-    choices = {
-        "KISUM_DEPLOY_FOLDER": str(state.path.relative_to(_ROOT) if state.path.is_relative_to(_ROOT) else state.path),
-        "KISUM_GATEWAY_ADDRESS": "127.0.0.1",
-        "KISUM_GATEWAY_PORT": str(port),
-        "KISUM_PROMETHEUS_PORT": str(_PROMETHEUS_PORT),
-        "KISUM_VERSION": "local",
-        "KISUM_INSTANCES": "2" if cluster else "1",
-        "COMPOSE_PROFILES": "cluster" if cluster else "",
-        "KISUM_KAFKA_VOTERS": ",".join(f"{number}@{broker}:9093" for number, broker in enumerate(brokers, 1)),
-        "KISUM_KAFKA_REPLICAS": str(len(brokers)),
-    }
-    if settings.exists():
-        click.echo(f"{settings} is kept as it is; {state.path} holds the secrets.")
-    else:
+    if not is_kept:
+        choices = {
+            "KISUM_DEPLOY_FOLDER": str(
+                state.path.relative_to(_ROOT) if state.path.is_relative_to(_ROOT) else state.path
+            ),
+            "KISUM_GATEWAY_ADDRESS": "127.0.0.1",
+            "KISUM_GATEWAY_PORT": str(port),
+            "KISUM_PROMETHEUS_PORT": str(_PROMETHEUS_PORT),
+            "KISUM_VERSION": "local",
+            "KISUM_INSTANCES": "2" if cluster else "1",
+            "COMPOSE_PROFILES": "cluster" if cluster else "",
+            "KISUM_KAFKA_VOTERS": ",".join(f"{number}@{broker}:9093" for number, broker in enumerate(brokers, 1)),
+            "KISUM_KAFKA_REPLICAS": str(len(brokers)),
+        }
         write_private(settings, "".join(f"{name}={value}\n" for name, value in choices.items()))
-        click.echo(f"{settings} says what is started; {state.path} holds the secrets.")
-    click.echo("Next: `docker compose up --wait`")
+    return state
 
 
 def _as_chosen(settings: Path, *, cluster: bool, port: int | None) -> tuple[bool, int]:
@@ -170,26 +182,14 @@ def _environments(state: StateFolder, brokers: tuple[str, ...], public_url: str)
     servers = ",".join(f"{broker}:9092" for broker in brokers)
     superuser, administrator = state.secret("postgres-superuser"), state.secret("kafka-admin")
     administrator_url = f"postgresql://{_SUPERUSER}:{superuser}@{_SERVER}/postgres"
-    login = f'required username="{_KAFKA_ADMIN}" password="{administrator}"'
-    modules = "org.apache.kafka.common.security"
     names = service_names()
     environments: dict[str, Mapping[str, str]] = {
         "postgres": {"POSTGRES_PASSWORD": superuser},
-        "kafka": {
-            "CLUSTER_ID": _cluster_id(state),
-            "ADMIN_USERNAME": _KAFKA_ADMIN,
-            "ADMIN_PASSWORD": administrator,
-            "KAFKA_LISTENER_NAME_CLIENT_SCRAM___SHA___512_SASL_JAAS_CONFIG": (
-                f"{modules}.scram.ScramLoginModule {login};"
-            ),
-            "KAFKA_LISTENER_NAME_CONTROLLER_PLAIN_SASL_JAAS_CONFIG": (
-                f'{modules}.plain.PlainLoginModule {login} user_{_KAFKA_ADMIN}="{administrator}";'
-            ),
-        },
+        "kafka": kafka_environment(cluster_id_of(state.identity), administrator),
         "bootstrap": {
             "KISUM_BOOTSTRAP_ADMINISTRATOR_URL": administrator_url,
             "KISUM_BOOTSTRAP_KAFKA_BOOTSTRAP_SERVERS": servers,
-            "KISUM_BOOTSTRAP_KAFKA_USERNAME": _KAFKA_ADMIN,
+            "KISUM_BOOTSTRAP_KAFKA_USERNAME": KAFKA_ADMIN,
             "KISUM_BOOTSTRAP_KAFKA_PASSWORD": administrator,
             "KISUM_BOOTSTRAP_REPLICATION_FACTOR": str(len(brokers)),
             "KISUM_BOOTSTRAP_PASSWORDS": json.dumps(
@@ -224,7 +224,22 @@ def _env_file(variables: Mapping[str, str]) -> str:
     return "".join(f"{name}='{value}'\n" for name, value in variables.items())
 
 
-def _cluster_id(state: StateFolder) -> str:
+def kafka_environment(cluster_id: str, password: str) -> Mapping[str, str]:
+    """What a broker of docker-compose.yml is given beside what stands there: the administrator, the cluster's id."""
+    login = f'required username="{KAFKA_ADMIN}" password="{password}"'
+    modules = "org.apache.kafka.common.security"
+    return {
+        "CLUSTER_ID": cluster_id,
+        "ADMIN_USERNAME": KAFKA_ADMIN,
+        "ADMIN_PASSWORD": password,
+        "KAFKA_LISTENER_NAME_CLIENT_SCRAM___SHA___512_SASL_JAAS_CONFIG": f"{modules}.scram.ScramLoginModule {login};",
+        "KAFKA_LISTENER_NAME_CONTROLLER_PLAIN_SASL_JAAS_CONFIG": (
+            f'{modules}.plain.PlainLoginModule {login} user_{KAFKA_ADMIN}="{password}";'
+        ),
+    }
+
+
+def cluster_id_of(identity: str) -> str:
     """Sixteen bytes in Kafka's own alphabet, the same for all brokers and for ever."""
-    identity = hashlib.sha256(f"cluster of {state.identity}".encode()).digest()[:16]
-    return base64.urlsafe_b64encode(b"\x00" + identity[1:]).decode().rstrip("=")
+    digest = hashlib.sha256(f"cluster of {identity}".encode()).digest()[:16]
+    return base64.urlsafe_b64encode(b"\x00" + digest[1:]).decode().rstrip("=")

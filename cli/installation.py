@@ -20,7 +20,6 @@ from infra.embedded.kafka import EmbeddedKafka
 from infra.embedded.postgres import EmbeddedPostgres
 from infra.embedded.state import StateFolder, is_free
 from infra.kafka.bootstrap import bootstrap
-from infra.kafka.connection import KafkaConnection
 from infra.postgres.provision import ServiceDatabase, provision
 
 
@@ -89,14 +88,9 @@ class Installation:
     async def prepare(self) -> None:
         """Bring running servers to what the services need: databases, migrations, seeds, topics, users, rights."""
         names = service_names()
-        administrator = KafkaConnection(
-            bootstrap_servers=self.kafka.bootstrap_servers,
-            username=self.kafka.admin_username,
-            password=self.kafka.admin_password,
-        )
         principals = {name: self.state.secret(f"kafka-{name}") for name in names}
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(asyncio.to_thread(bootstrap, administrator, TOPICS, principals))
+            tasks.create_task(asyncio.to_thread(bootstrap, self.kafka.administrator, TOPICS, principals))
             tasks.create_task(self._prepare_databases(names))
 
     async def _prepare_databases(self, names: list[str]) -> None:

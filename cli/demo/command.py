@@ -17,13 +17,12 @@ from cli import progress
 from cli.demo.containers import running_containers
 from cli.demo.poller import UnexpectedAnswerError
 from cli.demo.steps import STEPS
-from cli.demo.story import Story
+from cli.demo.story import BOUND_SETTINGS, Story
 from cli.demo.system import System, own_home, running_processes
 from cli.demo.waiting import StepFailedError
 
 #: Instead of 45 s for writes and 300 s for reading: long enough to start Auth again, short enough to be watched.
 _BOUND_SECONDS: Final = 10.0
-_BOUNDS: Final = ("KISUM_FINANCE_ACCESS_HARD_BOUND_SECONDS", "KISUM_FINANCE_ACCESS_HARD_READING_BOUND_SECONDS")
 _REQUEST_TIMEOUT_SECONDS: Final = 30.0
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -61,7 +60,7 @@ def demo(*, report: Path | None, containers: bool, cluster: bool) -> None:
 
 
 def _started(*, containers: bool, cluster: bool) -> AbstractAsyncContextManager[System]:
-    settings = dict.fromkeys(_BOUNDS, f"{_BOUND_SECONDS:g}")
+    settings = dict.fromkeys(BOUND_SETTINGS, f"{_BOUND_SECONDS:g}")
     if containers:
         return running_containers(own_home("demo-containers"), settings, cluster=cluster)
     return running_processes(own_home("demo"), settings)
@@ -70,7 +69,7 @@ def _started(*, containers: bool, cluster: bool) -> AbstractAsyncContextManager[
 async def _demo(steps: list[Step], started: AbstractAsyncContextManager[System]) -> None:
     _stop_in_order_when_told()
     progress.line(f"In this run Finance answers 503 once its access state is older than {_BOUND_SECONDS:g} s:")
-    for name in _BOUNDS:
+    for name in BOUND_SETTINGS:
         progress.line(f"  {name}={_BOUND_SECONDS:g}")
     async with (
         started as system,

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import shutil
-import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ import asyncpg
 from access.digest import Document
 from cli import progress
 from cli.demo.proof import Proof
+from cli.deploy import make_deployment
 from cli.registry import load
 from cli.running import problem_of
 from infra.embedded.errors import CannotStart
@@ -118,7 +118,7 @@ async def running_containers(folder: Path, settings: Mapping[str, str], *, clust
     gateway, postgres, prometheus = (state.free_port(name) for name in ("gateway", "postgres", "prometheus"))
     chosen = folder / "compose.env"
     chosen.unlink(missing_ok=True)
-    await _init(folder, chosen, gateway, cluster=cluster)
+    state = make_deployment(folder, chosen, cluster=cluster, port=gateway)
     given = {
         **settings,
         "COMPOSE_PROJECT_NAME": _PROJECT,
@@ -127,7 +127,7 @@ async def running_containers(folder: Path, settings: Mapping[str, str], *, clust
     }
     write_private(chosen, chosen.read_text() + "".join(f"{name}={value}\n" for name, value in given.items()))
     files = ("--env-file", str(chosen), "--file", "docker-compose.yml", "--file", "infra/deploy/demo.yml")
-    system = Containers(StateFolder.open(folder), files)
+    system = Containers(state, files)
     try:
         # What an interrupted run left has other passwords.
         await system.compose("down", "--volumes", "--timeout", "10")
@@ -138,17 +138,6 @@ async def running_containers(folder: Path, settings: Mapping[str, str], *, clust
         progress.line("docker compose down")
         await asyncio.shield(system.compose("down", "--volumes", "--timeout", "10"))
         system.state.remove()
-
-
-async def _init(folder: Path, chosen: Path, port: int, *, cluster: bool) -> None:
-    arguments = ["deploy", "init", "--folder", str(folder), "--settings", str(chosen), "--port", str(port)]
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "cli", *arguments, *["--cluster"] * cluster),
-        cwd=_ROOT,
-        stdout=asyncio.subprocess.DEVNULL,
-    )
-    if await process.wait() != 0:
-        raise CannotStart("`kisum deploy init` failed")
 
 
 def _route_group(service: str) -> str:

@@ -15,6 +15,11 @@ from cli.demo.waiting import StepFailedError, wait_until
 
 #: The module the story is about.
 MODULE: Final = "finance"
+#: How stale its access state may be, in seconds, for writes and for reading.
+BOUND_SETTINGS: Final = (
+    "KISUM_FINANCE_ACCESS_HARD_BOUND_SECONDS",
+    "KISUM_FINANCE_ACCESS_HARD_READING_BOUND_SECONDS",
+)
 _EXPENSES: Final = "/expenses?limit=1"
 #: Judged like any question for expenses, and then refused for what it asks before a row is read: a caller who asks a
 #: thousand times a second must not be the load that is measured.

@@ -17,6 +17,7 @@ from infra.embedded.child import Child, last_line, run, stop_orphan
 from infra.embedded.errors import CannotStart
 from infra.embedded.jars import verified_class_path
 from infra.embedded.state import StateFolder, write_private
+from infra.kafka.connection import KafkaConnection
 
 _NAME = "kafka"
 _CONTROLLER = "kafka-controller"
@@ -80,15 +81,12 @@ class EmbeddedKafka:
             ready=self._answers,
         )
 
-    def client_settings(self) -> dict[str, str | int | float | bool]:
-        """Settings of librdkafka for a client that may do everything."""
-        return {
-            "bootstrap.servers": self.bootstrap_servers,
-            "security.protocol": "SASL_PLAINTEXT",
-            "sasl.mechanism": "SCRAM-SHA-512",
-            "sasl.username": self.admin_username,
-            "sasl.password": self.admin_password,
-        }
+    @property
+    def administrator(self) -> KafkaConnection:
+        """Whose clients may do everything."""
+        return KafkaConnection(
+            bootstrap_servers=self.bootstrap_servers, username=self.admin_username, password=self.admin_password
+        )
 
     async def _answers(self) -> bool:
         # librdkafka waits out its own backoff after a refused connection; a connection first, then a question.
@@ -99,15 +97,7 @@ class EmbeddedKafka:
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
-        return await asyncio.to_thread(self._asks)
-
-    def _asks(self) -> bool:
-        # log_level 0: while the broker starts, a failure is the expected answer.
-        admin = AdminClient({**self.client_settings(), "log_level": 0, "reconnect.backoff.max.ms": 200})
-        try:
-            return bool(admin.list_topics(timeout=2.0).brokers)
-        except KafkaException:
-            return False
+        return await asyncio.to_thread(answers, self.administrator)
 
     async def _format(self) -> None:
         partial = self._folder / ".partial"
@@ -190,6 +180,16 @@ class EmbeddedKafka:
             "num.io.threads": "4",
         }
         return "".join(f"{name}={value}\n" for name, value in settings.items())
+
+
+def answers(administrator: KafkaConnection) -> bool:
+    """Whether a broker that may be starting answers by now."""
+    # log_level 0: until it does, a failure is the expected answer.
+    client = AdminClient({**administrator.confluent(), "log_level": 0, "reconnect.backoff.max.ms": 200})
+    try:
+        return bool(client.list_topics(timeout=2.0).brokers)
+    except KafkaException:
+        return False
 
 
 def _new_cluster_id() -> str:

@@ -19,8 +19,8 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 
 from infra.kafka.connection import KafkaConnection
 from infra.kafka.producer import give_up, new_producer
-from infra.kafka.starting import start_whole
-from infra.tasks import end_tasks, wait_regardless
+from infra.kafka.starting import start_whole, stop_whole
+from infra.tasks import end_tasks
 
 _LOOK_TIMEOUT_SECONDS: Final = 3.0
 _STOP_SECONDS: Final = 3.0
@@ -97,21 +97,8 @@ class RecordReader(Protocol):
 
 
 async def stop_reader(reader: RecordReader) -> None:
-    """End a reader, also where the task is cancelled meanwhile, be it again and again: a stop that is cancelled half
-    way leaves connections open. One that does not end within 3 s is left alone.
-    """
-    stopping = asyncio.ensure_future(reader.stop())
-    cancellation = await wait_regardless(stopping, timeout_seconds=_STOP_SECONDS)
-    if not stopping.done():
-        stopping.cancel()
-        _log.error("a Kafka client could not be stopped", seconds=_STOP_SECONDS)
-    elif stopping.cancelled():
-        # Not by us; who stops a reader must not end with it.
-        _log.warning("a Kafka client did not stop cleanly", error="it was cancelled")
-    elif (error := stopping.exception()) is not None:
-        _log.warning("a Kafka client did not stop cleanly", error=repr(error))
-    if cancellation is not None:
-        raise cancellation
+    """End a reader; `stop_whole` says what is done where that is interrupted, fails or takes more than 3 s."""
+    await stop_whole(reader.stop(), timeout_seconds=_STOP_SECONDS)
 
 
 class LogWatch(Protocol):

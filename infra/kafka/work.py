@@ -31,9 +31,9 @@ from infra.clock import Clock
 from infra.inbox import is_first
 from infra.kafka.connection import KafkaConnection
 from infra.kafka.producer import REQUEST_TIMEOUT_SECONDS, give_up, new_producer
-from infra.kafka.starting import start_whole
+from infra.kafka.starting import start_whole, stop_whole
 from infra.postgres.database import Database
-from infra.tasks import end_tasks, wait_regardless
+from infra.tasks import end_tasks
 
 _SESSION_TIMEOUT_MILLISECONDS: Final = 10_000
 _HEARTBEAT_INTERVAL_MILLISECONDS: Final = 3_000
@@ -161,7 +161,7 @@ class WorkConsumers:
         if self._stopping:
             await asyncio.wait(self._stopping)
         if self._broker is not None:
-            await _stop(self._broker)
+            await stop_whole(self._broker.stop(), timeout_seconds=2 * _STOP_TIMEOUT_SECONDS)
         await self._dead_letters.close()
 
     @property
@@ -186,7 +186,7 @@ class WorkConsumers:
                 _log.exception("consumers could not be started and are tried again", service=self._service_name)
             else:
                 return
-            await _stop(self._broker)
+            await stop_whole(self._broker.stop(), timeout_seconds=2 * _STOP_TIMEOUT_SECONDS)
             await asyncio.sleep(_START_INTERVAL_SECONDS)
 
     def _build(self) -> KafkaBroker:
@@ -233,19 +233,6 @@ class WorkConsumers:
             leaving = asyncio.create_task(worker.subscriber.stop())
             self._stopping.add(leaving)
             leaving.add_done_callback(self._stopping.discard)
-
-
-async def _stop(broker: KafkaBroker) -> None:
-    """End a broker's consumers, and not with them: aiokafka may pass on the cancellation of a fetch."""
-    stopping = asyncio.ensure_future(broker.stop())
-    cancellation = await wait_regardless(stopping, timeout_seconds=2 * _STOP_TIMEOUT_SECONDS)
-    if not stopping.done() or stopping.cancelled():
-        stopping.cancel()
-        _log.warning("consumers did not stop cleanly")
-    elif (error := stopping.exception()) is not None:
-        _log.warning("consumers did not stop cleanly", error=repr(error))
-    if cancellation is not None:
-        raise cancellation
 
 
 def is_filler(key: bytes | None, value: bytes | None) -> bool:

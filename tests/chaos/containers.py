@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Final
 
 from cli.demo.containers import Containers
-from cli.demo.story import MODULE
 from cli.registry import service_names
 from tests.chaos.ground import Ground, ground_in_containers
-from tests.chaos.outcome import Outcome, judge, settle
+from tests.chaos.outcome import Outcome, judge, kill_under_load
 from tests.chaos.people import is_set_within
 
 _MEMBERS: Final = 8
@@ -22,18 +21,8 @@ _BROKERS: Final = ("kafka-1", "kafka-2", "kafka-3")
 async def containers(folder: Path, seed: int, minutes: float) -> Outcome:
     """Everything that can be lost is lost, one after the other, again and again."""
     outcome = Outcome()
-    killed: Counter[str] = Counter()
     async with ground_in_containers(folder, seed, members=_MEMBERS) as here:
-        async with asyncio.TaskGroup() as tasks:
-            here.load.start(tasks, here.people.members)
-            over = asyncio.Event()
-            killing = tasks.create_task(_kill_until(over, here, killed))
-            await is_set_within(over, minutes * 60)
-            over.set()
-            await killing
-            await settle(here, outcome, MODULE)
-        told = ", ".join(f"{name} {number}" for name, number in sorted(killed.items()))
-        outcome.tell(f"kills       {killed.total()}: {told}")
+        killed = await kill_under_load(here, outcome, minutes, _kill_until)
         outcome.require("what was never killed", sorted({*service_names(), *_BROKERS} - killed.keys()))
         judge(here, outcome)
     return outcome

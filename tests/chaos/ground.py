@@ -20,7 +20,7 @@ from cli import progress
 from cli.demo.containers import Containers, running_containers
 from cli.demo.rows import documents_of_auth, documents_of_core
 from cli.demo.steps import purchase_to_access, sign_up
-from cli.demo.story import MODULE, Story
+from cli.demo.story import BOUND_SETTINGS, MODULE, Story
 from cli.demo.story import Person as Buyer
 from cli.demo.system import Processes, System, running_processes
 from cli.registry import load as load_services
@@ -36,9 +36,7 @@ from tests.harness.waiting import wait_until
 #: How stale Finance may be, instead of 45 s for writes and 300 s for reading: so that a run of minutes judges rights
 #: that stood for longer.
 BOUND_SECONDS: Final = 10.0
-_BOUNDS: Final = dict.fromkeys(
-    ("KISUM_FINANCE_ACCESS_HARD_BOUND_SECONDS", "KISUM_FINANCE_ACCESS_HARD_READING_BOUND_SECONDS"), f"{BOUND_SECONDS:g}"
-)
+_BOUNDS: Final = dict.fromkeys(BOUND_SETTINGS, f"{BOUND_SECONDS:g}")
 #: Run within a container.
 _DOCUMENTS: Final = """
 import json, sys

@@ -1,13 +1,17 @@
 """What a scenario came to, and what is told of every one."""
 
+import asyncio
 import os
 import statistics
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from cli.demo.story import MODULE
 from tests.chaos.ground import BOUND_SECONDS, Ground
 from tests.chaos.oracle import Answer
+from tests.chaos.people import is_set_within
 
 _SHOWN_MAX: Final = 10
 
@@ -63,6 +67,27 @@ def judge(ground: Ground[Any], outcome: Outcome) -> None:
     outcome.require(
         "answers that are never right", [f"{each.subject} {each.question} {each.told}" for each in found.wrong]
     )
+
+
+async def kill_under_load(
+    ground: Ground[Any],
+    outcome: Outcome,
+    minutes: float,
+    kill_until: Callable[[asyncio.Event, Ground[Any], Counter[str]], Coroutine[Any, Any, None]],
+) -> Counter[str]:
+    """Change everybody's rights and ask for them, while `kill_until` kills; who was killed how often."""
+    killed: Counter[str] = Counter()
+    async with asyncio.TaskGroup() as tasks:
+        ground.load.start(tasks, ground.people.members)
+        over = asyncio.Event()
+        killing = tasks.create_task(kill_until(over, ground, killed))
+        await is_set_within(over, minutes * 60)
+        over.set()
+        await killing
+        await settle(ground, outcome, MODULE)
+    told = ", ".join(f"{name} {number}" for name, number in sorted(killed.items()))
+    outcome.tell(f"kills       {killed.total()}: {told}")
+    return killed
 
 
 async def settle(ground: Ground[Any], outcome: Outcome, *services: str) -> None:

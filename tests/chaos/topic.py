@@ -64,10 +64,7 @@ async def topic(folder: Path, seed: int, _minutes: float) -> Outcome:
 
 
 def _administrator(here: Ground[Processes]) -> KafkaConnection:
-    kafka = Installation(here.system.state).kafka
-    return KafkaConnection(
-        bootstrap_servers=kafka.bootstrap_servers, username=kafka.admin_username, password=kafka.admin_password
-    )
+    return Installation(here.system.state).kafka.administrator
 
 
 def _delete(administrator: KafkaConnection) -> None:

@@ -14,7 +14,7 @@ from cli.demo.story import MODULE
 from cli.demo.system import Processes
 from infra.embedded.child import running_pid
 from tests.chaos.ground import Ground, ground
-from tests.chaos.outcome import Outcome, judge, settle
+from tests.chaos.outcome import Outcome, judge, kill_under_load
 from tests.chaos.people import is_set_within
 
 _WORKERS: Final = 2
@@ -27,18 +27,8 @@ _VICTIMS: Final = {"worker": 80, "writer": 14, "auth": 3, "entitlements": 3}
 async def workers(folder: Path, seed: int, minutes: float) -> Outcome:
     """Finance's two workers, and now and then Auth or Core, under kill -9 while rights are given and taken away."""
     outcome = Outcome()
-    killed: Counter[str] = Counter()
     async with ground(folder, seed, members=_MEMBERS, settings={"KISUM_FINANCE_WORKERS": f"{_WORKERS}"}) as here:
-        async with asyncio.TaskGroup() as tasks:
-            here.load.start(tasks, here.people.members)
-            over = asyncio.Event()
-            killing = tasks.create_task(_kill_until(over, here, killed))
-            await is_set_within(over, minutes * 60)
-            over.set()
-            await killing
-            await settle(here, outcome, MODULE)
-        told = ", ".join(f"{name} {number}" for name, number in sorted(killed.items()))
-        outcome.tell(f"kills       {killed.total()}: {told}")
+        await kill_under_load(here, outcome, minutes, _kill_until)
         judge(here, outcome)
     return outcome
 

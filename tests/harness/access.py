@@ -239,13 +239,7 @@ class Sources:
 @asynccontextmanager
 async def access_sources(runtime: Runtime) -> AsyncIterator[Sources]:
     """Core and Auth on topics of their own."""
-    admin = runtime.kafka_admin
-    kafka = KafkaConnection(
-        bootstrap_servers=admin.bootstrap_servers,
-        username=admin.username,
-        password=admin.password,
-        topic_prefix=f"{runtime.new_prefix()}.",
-    )
+    kafka = runtime.administrator(f"{runtime.new_prefix()}.")
     topics = [*STATE_TOPICS.values(), *HEARTBEAT_TOPICS.values(), ACKNOWLEDGEMENTS]
     await asyncio.to_thread(bootstrap, kafka, topics, {})
     producer = AIOKafkaProducer(**kafka.aiokafka(), acks="all", enable_idempotence=True, linger_ms=0)

@@ -5,7 +5,7 @@ import itertools
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from infra.embedded.jars import prepare as prepare_jars
@@ -25,6 +25,10 @@ class Runtime:
     administrator_url: str = field(repr=False)
     kafka_admin: KafkaConnection
 
+    def administrator(self, topic_prefix: str) -> KafkaConnection:
+        """Who may do everything, on the topics that begin with a prefix."""
+        return replace(self.kafka_admin, topic_prefix=topic_prefix)
+
     def new_prefix(self) -> str:
         """A prefix no other test of this run has: for database and role names, and with a dot for topics."""
         return f"t{os.getpid()}_{next(_numbers)}_"
@@ -40,14 +44,7 @@ async def embedded_runtime(folder: Path) -> AsyncIterator[Runtime]:
         postgres, kafka = EmbeddedPostgres(state), EmbeddedKafka(state)
         await asyncio.gather(postgres.prepare(), kafka.prepare())
         await asyncio.gather(supervisor.start(postgres.child()), supervisor.start(kafka.child()))
-        yield Runtime(
-            administrator_url=postgres.dsn(),
-            kafka_admin=KafkaConnection(
-                bootstrap_servers=kafka.bootstrap_servers,
-                username=kafka.admin_username,
-                password=kafka.admin_password,
-            ),
-        )
+        yield Runtime(administrator_url=postgres.dsn(), kafka_admin=kafka.administrator)
     finally:
         await supervisor.stop_all()
         state.remove()

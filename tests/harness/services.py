@@ -59,12 +59,7 @@ async def running_service(
     )
     database = await service_database(runtime, service)
     own_topics = [topic for topic in TOPICS if service.name in topic.writers | topic.readers]
-    admin = KafkaConnection(
-        bootstrap_servers=runtime.kafka_admin.bootstrap_servers,
-        username=runtime.kafka_admin.username,
-        password=runtime.kafka_admin.password,
-        topic_prefix=prefix,
-    )
+    admin = runtime.administrator(prefix)
     await asyncio.to_thread(bootstrap, admin, own_topics, {service.name: kafka.password})
     clock = FakeClock()
     app = build_app(

@@ -101,13 +101,7 @@ def run(request: pytest.FixtureRequest) -> Run:
     if request.param == "simulated":
         return _run_simulated
     runtime: Runtime = request.getfixturevalue("runtime")
-    admin = runtime.kafka_admin
-    connection = KafkaConnection(
-        bootstrap_servers=admin.bootstrap_servers,
-        username=admin.username,
-        password=admin.password,
-        topic_prefix=f"{runtime.new_prefix()}.",
-    )
+    connection = runtime.administrator(f"{runtime.new_prefix()}.")
 
     async def run_real(check: Check) -> None:
         await asyncio.to_thread(bootstrap, connection, [MEMBERSHIPS, PERMISSIONS, PURCHASES], {})
@@ -445,13 +439,7 @@ def test_a_stopped_reader_reads_no_more(run: Run) -> None:
 
 async def test_who_stops_a_reader_that_pauses_after_a_failed_fetch_goes_on(runtime: Runtime) -> None:
     """aiokafka passes the cancellation of such a fetch on to whoever stops the consumer, and closes no connection."""
-    admin = runtime.kafka_admin
-    connection = KafkaConnection(
-        bootstrap_servers=admin.bootstrap_servers,
-        username=admin.username,
-        password=admin.password,
-        topic_prefix=f"{runtime.new_prefix()}.",
-    )
+    connection = runtime.administrator(f"{runtime.new_prefix()}.")
     await asyncio.to_thread(bootstrap, connection, [PERMISSIONS], {})
     kafka = KafkaClients(connection)
     reader = kafka.reader(client_id="a-reader", wait_max_milliseconds=50, partition_fetch_max_bytes=1024)

@@ -64,6 +64,8 @@ _AWAY_SECONDS: Final = 0.5
 _BEFORE_SECONDS: Final = 60.0
 #: As `min.compaction.lag.ms` is to real outages: longer than any fault of a history keeps an owner from healing.
 _COMPACTION_LAG_SECONDS: Final = 50.0
+#: Longer than an owner takes to answer a record from somewhere when all faults are over.
+_QUIET_SECONDS: Final = 5.0
 _VIOLATIONS_MAX: Final = 10
 _ASKED_AFTER_APPLY_SHARE: Final = 0.15
 _LONG_OVER_SHARE: Final = 0.2
@@ -270,6 +272,8 @@ class History:
             self._differences("a cache after old states came again", self._readers.values())
 
     async def _rebuild_from_nothing(self) -> None:
+        # Kafka compacts nothing that is younger than an hour; by then an owner has answered what came from somewhere.
+        await self._until(self._is_quiet, "the owners did not come to an end with what they publish")
         self._broker.final_compaction()
         fresh = _Reader("a rebuild", self._readers[READERS[0]].folder.with_name("rebuild"))
         self._offsets[fresh.name] = self._offsets["sources"]
@@ -617,6 +621,11 @@ class History:
                 if (topic.name, key) in refused or is_of_the_future(row):
                     found.append((subject, number))
         return found
+
+    def _is_quiet(self) -> bool:
+        """Whether nobody has sent a state for a while."""
+        newest_ms = max(record.timestamp for topic in STATE_TOPIC_NAMES for record in self._broker.records(topic))
+        return self._loop.time() - newest_ms / 1000 >= _QUIET_SECONDS
 
     def _said_by_rows(self) -> dict[tuple[str, str], Any]:
         return {

@@ -58,7 +58,10 @@ async def main() -> None:
     found = {"looks": 0, "torn": 0, "went_back": 0, "unknown": 0, "seen": 0}
     state = (False, False)
     try:
-        while not over.done():
+        is_over = False
+        while not is_over:
+            # Asked before the look: the last one is made after this process was told to end.
+            is_over = over.done()
             version, position = look(path.cache, key, partition)
             was_ready, _ = before = state
             ready, _ = state = path.ready.is_ready, path.cache.is_writer

@@ -12,7 +12,6 @@ from chassis.service import Service
 from contracts.envelope import decode
 from contracts.events.access import RecordsApplied
 from contracts.topics import wire_name
-from infra.kafka.connection import KafkaConnection
 from services.access_resolver.app import service as access_resolver
 from services.finance.app import service as finance
 from tests.harness.access import ROOT_KEY
@@ -33,11 +32,7 @@ async def test_a_service_acknowledges_while_it_runs_and_signs_off_when_it_stops(
     }
     words: list[RecordsApplied] = []
     async with running_service(runtime, service, settings) as running:
-        admin = runtime.kafka_admin
-        kafka = KafkaConnection(
-            bootstrap_servers=admin.bootstrap_servers, username=admin.username, password=admin.password
-        )
-        consumer = AIOKafkaConsumer(**kafka.aiokafka(), group_id=None, auto_offset_reset="earliest")
+        consumer = AIOKafkaConsumer(**runtime.kafka_admin.aiokafka(), group_id=None, auto_offset_reset="earliest")
         await consumer.start()
         consumer.assign([TopicPartition(wire_name(running.kafka.topic_prefix, TOPIC.name), 0)])
 

@@ -26,7 +26,7 @@ async def kafka(state: StateFolder, supervisor: Supervisor) -> EmbeddedKafka:
 
 
 def kept(kafka: EmbeddedKafka) -> list[bytes | None]:
-    consumer = Consumer({**kafka.client_settings(), "group.id": "kept", "enable.auto.commit": False})
+    consumer = Consumer({**kafka.administrator.confluent(), "group.id": "kept", "enable.auto.commit": False})
     try:
         consumer.assign([TopicPartition("kept", 0, 0)])
         messages = consumer.consume(1, timeout=5.0)
@@ -68,7 +68,7 @@ async def test_it_listens_on_loopback_only(supervisor: Supervisor) -> None:
     ],
 )
 async def test_who_has_not_the_password_is_refused(kafka: EmbeddedKafka, credentials: dict[str, str]) -> None:
-    settings = {**kafka.client_settings(), **credentials, "log_level": 0}
+    settings = {**kafka.administrator.confluent(), **credentials, "log_level": 0}
     if credentials.get("security.protocol") == "PLAINTEXT":
         settings = {"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0, **credentials}
     with pytest.raises(KafkaException):
@@ -76,9 +76,9 @@ async def test_who_has_not_the_password_is_refused(kafka: EmbeddedKafka, credent
 
 
 async def test_killed_it_comes_back_with_its_data_within_seconds(kafka: EmbeddedKafka, supervisor: Supervisor) -> None:
-    admin = AdminClient(kafka.client_settings())
+    admin = AdminClient(kafka.administrator.confluent())
     await asyncio.to_thread(admin.create_topics([NewTopic("kept", 1, 1)])["kept"].result, 10)
-    producer = Producer({**kafka.client_settings(), "acks": "all"})
+    producer = Producer({**kafka.administrator.confluent(), "acks": "all"})
     producer.produce("kept", b"content")
     assert await asyncio.to_thread(producer.flush, 10.0) == 0
     killed = supervisor.pids()["kafka"]

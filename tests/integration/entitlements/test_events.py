@@ -32,13 +32,7 @@ async def core(runtime: Runtime, tmp_path: Path) -> AsyncIterator[RunningService
 
 
 def administrator(runtime: Runtime, core: RunningService) -> KafkaConnection:
-    admin = runtime.kafka_admin
-    return KafkaConnection(
-        bootstrap_servers=admin.bootstrap_servers,
-        username=admin.username,
-        password=admin.password,
-        topic_prefix=core.kafka.topic_prefix,
-    )
+    return runtime.administrator(core.kafka.topic_prefix)
 
 
 async def tell(kafka: KafkaConnection, company_id: CompanyId, *facts: Any) -> None:
