@@ -33,7 +33,7 @@ simulate: install
 
 # The properties of arithmetic and states over CASES=100000 random cases each; `make test` tries a hundred.
 properties: install
-	KISUM_TEST_CASES=$(or $(CASES),100000) $(BIN)/pytest -m hypothesis --timeout 0 tests/unit/contracts tests/unit/finance
+	KISUM_TEST_CASES=$(or $(CASES),100000) $(BIN)/pytest -m hypothesis --timeout 0 tests/unit/contracts tests/unit/finance tests/unit/promoter
 
 # Kills, restored databases and lost topics on whole installations: all, or ONLY="workers topic", each for MINUTES=10.
 chaos: install

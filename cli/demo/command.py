@@ -43,6 +43,8 @@ class Step:
 @click.option("--cluster", is_flag=True, help="With --containers: three brokers, two of each service.")
 def demo(*, report: Path | None, containers: bool, cluster: bool) -> None:
     """Tell the story from purchase to revocation and outage, on an installation of its own that it starts and stops."""
+    if cluster and not containers:
+        raise click.UsageError("--cluster is a choice of --containers; without them there is one broker")
     begun = time.monotonic()
     steps: list[Step] = []
     try:

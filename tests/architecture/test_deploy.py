@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from dotenv import dotenv_values
 
 from chassis.settings import read_settings
+from cli.demo.command import demo
 from cli.deploy import deploy
 from cli.registry import load, service_names
 from contracts.problems import Problem
@@ -161,3 +162,9 @@ def test_what_is_pinned_apart_is_pinned_to_the_same_versions(name: str) -> None:
     for package, version, hashes in apart:
         assert "--hash=sha256:" in hashes, package
         assert versions.get(package, version) == version, package
+
+
+def test_three_brokers_are_a_choice_of_containers_only() -> None:
+    result = CliRunner().invoke(demo, ["--cluster"])
+    assert result.exit_code == 2
+    assert "--cluster is a choice of --containers" in result.output
