@@ -3,6 +3,7 @@
 import json
 import re
 import stat
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -168,3 +169,11 @@ def test_three_brokers_are_a_choice_of_containers_only() -> None:
     result = CliRunner().invoke(demo, ["--cluster"])
     assert result.exit_code == 2
     assert "--cluster is a choice of --containers" in result.output
+
+
+def test_the_image_has_everything_that_services_depend_on() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    names = {re.match(r"[A-Za-z0-9._-]+", each)[0] for each in declared}  # type: ignore[index]
+    pinned = re.findall(r"^([a-z0-9._-]+)==", (ROOT / "infra/deploy/requirements.lock").read_text(), re.MULTILINE)
+    # What these depend on in turn is refused by pip itself where it has no hash.
+    assert names - set(pinned) == set()
