@@ -16,7 +16,7 @@ from access.digest import Document
 from cli import progress
 from cli.demo.proof import Proof
 from cli.deploy import make_deployment
-from cli.registry import load
+from cli.registry import load, service_names
 from cli.running import problem_of
 from infra.embedded.errors import CannotStart
 from infra.embedded.state import StateFolder, write_private
@@ -24,6 +24,7 @@ from infra.embedded.state import StateFolder, write_private
 _ROOT: Final = Path(__file__).parents[2]
 _PROJECT: Final = "kisum-demo"
 _READY_SECONDS: Final = 240
+_LOG_LINES: Final = 5
 _ACCESS_FOLDER: Final = "/var/lib/kisum/access"
 _PROOF: Final = ("/opt/kisum/bin/python", "-P", "-m", "cli.demo.proof")
 
@@ -134,6 +135,10 @@ async def running_containers(folder: Path, settings: Mapping[str, str], *, clust
         with progress.step("docker compose up --build --wait", "healthy"):
             await system.compose("up", "--build", "--detach", "--wait", "--wait-timeout", str(_READY_SECONDS))
         yield system
+    except CannotStart:
+        # What could say why is about to be removed.
+        progress.line(await system.compose("logs", "--no-color", "--tail", str(_LOG_LINES), *service_names()))
+        raise
     finally:
         progress.line("docker compose down")
         await asyncio.shield(system.compose("down", "--volumes", "--timeout", "10"))

@@ -21,7 +21,8 @@ class KafkaConnection:
     def aiokafka(self) -> dict[str, Any]:
         """Keyword arguments of any aiokafka client."""
         return {
-            "bootstrap_servers": self.bootstrap_servers,
+            # FastStream takes a string for the name of one.
+            "bootstrap_servers": [server.strip() for server in self.bootstrap_servers.split(",")],
             "security_protocol": self.security_protocol,
             "ssl_context": ssl.create_default_context() if self.security_protocol == "SASL_SSL" else None,
             "sasl_mechanism": self.mechanism,

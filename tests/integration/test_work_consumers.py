@@ -130,6 +130,14 @@ async def test_an_event_delivered_twice_takes_effect_once(core: Owner) -> None:
     assert await applied(core) == {str(twice.event_id): 1, str(after.event_id): 1}
 
 
+async def test_of_several_servers_one_that_answers_is_enough(core: Owner) -> None:
+    event = trial()
+    kafka = replace(core.kafka, bootstrap_servers=f"127.0.0.1:1, {core.kafka.bootstrap_servers}")
+    await send(core, encode(event))
+    async with consuming(replace(core, kafka=kafka), apply):
+        await wait_until(lambda: applied(core), lambda found: found == {str(event.event_id): 1}, describe="applied")
+
+
 async def test_an_event_is_applied_as_work_of_its_company(core: Owner) -> None:
     """Row-level security shows a service that is fenced nothing else."""
     companies = []
