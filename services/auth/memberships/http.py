@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, EmailStr, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from chassis.request import Caller, Company, Now, Work
-from chassis.routing import REVISION_HEADER, RequestModel, ResponseModel, problem_statuses, router
+from chassis.routing import REVISION_HEADER, ChangesModel, RequestModel, ResponseModel, problem_statuses, router
 from contracts.events.auth import Delegation, MembershipStatus, ModuleGrant, Scopes
 from contracts.identifiers import UserId
 from contracts.payload import OpaqueId, Slug
@@ -57,11 +57,11 @@ class NewMember(RequestModel):
         return str(self.email)
 
 
-class Change(RequestModel):
+class Change(ChangesModel):
     """What is left out stays. `suspended` and `active` suspend and reinstate; `superadmin` makes an administrator."""
 
-    status: Literal["active", "suspended"] | None = None
-    superadmin: bool | None = None
+    status: Literal["active", "suspended"]
+    superadmin: bool
 
 
 class Modules(RequestModel):
@@ -146,12 +146,13 @@ async def change_member(
     user_id: UUID, body: Change, caller: Caller, company_id: Company, work: Work, now: Now, response: Response
 ) -> MemberBody:
     """Suspend or reinstate a member, make one an administrator or no longer one."""
+    said = body.said()
     changed = await operations.change_standing(
         work,
         company_id,
         UserId(user_id),
-        status=None if body.status is None else MembershipStatus(body.status),
-        superadmin=body.superadmin,
+        status=MembershipStatus(said["status"]) if "status" in said else None,
+        superadmin=said.get("superadmin"),
         actor=caller.user_id,
         now=now,
     )

@@ -92,6 +92,14 @@ async def test_members_are_listed_page_by_page(office: Office) -> None:
     assert (found, second["next"]) == (sorted([office.founder.id, office.member.id]), None)
 
 
+@pytest.mark.parametrize("field", ["status", "superadmin"])
+async def test_a_standing_is_changed_or_left_out_but_never_taken_away(office: Office, field: str) -> None:
+    answer = await office.of_member("PATCH", "", {field: None})
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["errors"][0]["pointer"] == f"/{field}"
+    assert (await office.of_member("PATCH", "", {})).json()["version"] == 1
+
+
 async def test_a_member_is_suspended_reinstated_promoted_and_removed(office: Office) -> None:
     for body in ({"status": "suspended"}, {"status": "active"}, {"superadmin": True}):
         answer = await office.of_member("PATCH", "", body)
