@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
+from testcontainers.community.postgres import PostgresContainer
 from testcontainers.core.container import DockerContainer
-from testcontainers.postgres import PostgresContainer
 
 from cli.deploy import KAFKA_ADMIN, cluster_id_of, kafka_environment
 from infra.embedded.kafka import answers
@@ -30,9 +30,11 @@ _ADDRESS: Final = "/tmp/address"  # noqa: S108  in the container
 async def container_runtime() -> AsyncIterator[Runtime]:
     """PostgreSQL and Kafka in containers that are thrown away."""
     with ExitStack() as stack:
-        postgres, kafka = await asyncio.gather(asyncio.to_thread(_postgres), asyncio.to_thread(_kafka))
-        stack.callback(postgres.stop)
+        # Not at once: both would start the container that clears up after them. Kafka is not waited for yet.
+        kafka = await asyncio.to_thread(_kafka)
         stack.callback(kafka.container.stop)
+        postgres = await asyncio.to_thread(_postgres)
+        stack.callback(postgres.stop)
         connection = kafka.connection
         await wait_until(
             lambda: asyncio.to_thread(answers, connection),
