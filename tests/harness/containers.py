@@ -22,6 +22,8 @@ _ROOT: Final = Path(__file__).parents[2]
 _COMPOSE: Final[dict[str, Any]] = yaml.safe_load((_ROOT / "docker-compose.yml").read_text())["services"]
 _CLIENT_PORT: Final = 9092
 _START_SECONDS: Final = 120.0
+#: To remove what a whole run has written takes longer than a minute on a slow disk.
+_DOCKER: Final = {"timeout": 600}
 #: Where the start waits for the address it is to tell its clients, which is known only once the container runs.
 _ADDRESS: Final = "/tmp/address"  # noqa: S108  in the container
 
@@ -54,7 +56,11 @@ class _Kafka:
 def _postgres() -> PostgresContainer:
     entry = _COMPOSE["postgres"]
     container = PostgresContainer(
-        entry["image"], username="kisum", password=secrets.token_urlsafe(16), dbname="postgres"
+        entry["image"],
+        username="kisum",
+        password=secrets.token_urlsafe(16),
+        dbname="postgres",
+        docker_client_kw=_DOCKER,
     )
     container.with_env("POSTGRES_INITDB_ARGS", entry["environment"]["POSTGRES_INITDB_ARGS"])
     container.with_command(entry["command"])
@@ -76,7 +82,9 @@ def _kafka() -> _Kafka:
         "KAFKA_JVM_PERFORMANCE_OPTS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
         **kafka_environment(cluster_id_of(secrets.token_hex(8)), password),
     }
-    container = DockerContainer(entry["image"]).with_exposed_ports(_CLIENT_PORT).with_envs(**given)
+    container = (
+        DockerContainer(entry["image"], docker_client_kw=_DOCKER).with_exposed_ports(_CLIENT_PORT).with_envs(**given)
+    )
     container.with_volume_mapping(str(_ROOT / "infra/deploy/kafka"), "/deploy", "ro")
     wait = f"until [ -s {_ADDRESS} ]; do sleep 0.05; done"
     tell = f'export KAFKA_ADVERTISED_LISTENERS="CLIENT://$(cat {_ADDRESS})"'
