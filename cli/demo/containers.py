@@ -119,7 +119,7 @@ async def running_containers(folder: Path, settings: Mapping[str, str], *, clust
     gateway, postgres, prometheus = (state.free_port(name) for name in ("gateway", "postgres", "prometheus"))
     chosen = folder / "compose.env"
     chosen.unlink(missing_ok=True)
-    state = make_deployment(folder, chosen, cluster=cluster, port=gateway)
+    make_deployment(folder, chosen, cluster=cluster, port=gateway)
     given = {
         **settings,
         "COMPOSE_PROJECT_NAME": _PROJECT,
@@ -132,17 +132,22 @@ async def running_containers(folder: Path, settings: Mapping[str, str], *, clust
     try:
         # What an interrupted run left has other passwords.
         await system.compose("down", "--volumes", "--timeout", "10")
-        with progress.step("docker compose up --build --wait", "healthy"):
-            await system.compose("up", "--build", "--detach", "--wait", "--wait-timeout", str(_READY_SECONDS))
+        await _start(system)
         yield system
-    except CannotStart:
-        # What could say why is about to be removed.
-        progress.line(await system.compose("logs", "--no-color", "--tail", str(_LOG_LINES), *service_names()))
-        raise
     finally:
         progress.line("docker compose down")
         await asyncio.shield(system.compose("down", "--volumes", "--timeout", "10"))
         system.state.remove()
+
+
+async def _start(system: Containers) -> None:
+    with progress.step("docker compose up --build --wait", "healthy"):
+        try:
+            await system.compose("up", "--build", "--detach", "--wait", "--wait-timeout", str(_READY_SECONDS))
+        except CannotStart:
+            # What could say why is about to be removed.
+            progress.line(await system.compose("logs", "--no-color", "--tail", str(_LOG_LINES), *service_names()))
+            raise
 
 
 def _route_group(service: str) -> str:

@@ -39,6 +39,12 @@ def given(folder: Path, name: str) -> dict[str, str]:
     return {name: value or "" for name, value in dotenv_values(folder / "deploy" / f"{name}.env").items()}
 
 
+def pinned(lock: str) -> list[tuple[str, str, str]]:
+    """Each package of a lock, with its version and its hashes."""
+    pins = re.compile(r"^([a-z0-9._-]+)==(\S+)((?:.|\n)*?)(?=^[a-z]|\Z)", re.MULTILINE)
+    return pins.findall((ROOT / lock).read_text())
+
+
 @pytest.mark.parametrize("name", service_names())
 def test_each_service_is_an_entry_and_answers_behind_the_gateway(name: str) -> None:
     entry = COMPOSE["services"][name]
@@ -159,9 +165,8 @@ def test_bootstrap_is_given_a_password_for_every_principal(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", ["infra/deploy/requirements.lock", "benchmarks/requirements.lock"])
 def test_what_is_pinned_apart_is_pinned_to_the_same_versions(name: str) -> None:
-    pins = re.compile(r"^([a-z0-9._-]+)==(\S+)((?:.|\n)*?)(?=^[a-z]|\Z)", re.MULTILINE)
-    versions = {package: version for package, version, _ in pins.findall((ROOT / "requirements.lock").read_text())}
-    apart = pins.findall((ROOT / name).read_text())
+    versions = {package: version for package, version, _ in pinned("requirements.lock")}
+    apart = pinned(name)
     assert apart
     for package, version, hashes in apart:
         assert "--hash=sha256:" in hashes, package
@@ -177,6 +182,5 @@ def test_three_brokers_are_a_choice_of_containers_only() -> None:
 def test_the_image_has_everything_that_services_depend_on() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     names = {re.match(r"[A-Za-z0-9._-]+", each)[0] for each in declared}  # type: ignore[index]
-    pinned = re.findall(r"^([a-z0-9._-]+)==", (ROOT / "infra/deploy/requirements.lock").read_text(), re.MULTILINE)
     # What these depend on in turn is refused by pip itself where it has no hash.
-    assert names - set(pinned) == set()
+    assert names - {package for package, _, _ in pinned("infra/deploy/requirements.lock")} == set()
