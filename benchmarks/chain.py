@@ -15,7 +15,6 @@ from typing import Annotated, Final
 from uuid import UUID
 
 import psutil
-import uvicorn
 from fastapi import Header, Request
 
 from benchmarks.bed import Bed
@@ -30,6 +29,7 @@ from chassis.service import Service
 from chassis.settings import read_settings
 from cli.demo.waiting import wait_until
 from cli.running import problem_of
+from cli.serve import run
 from contracts.identifiers import CompanyId, UserId, new_id
 from infra.postgres.database import Database
 from infra.telemetry.logging import configure_logging
@@ -208,18 +208,7 @@ def _base64url(raw: bytes) -> str:
 def _serve(port: int) -> None:
     """As `kisum serve` does, but of the service above."""
     configure_logging()
-    app = build_app(service, read_settings(service.settings))
-    config = uvicorn.Config(
-        app,
-        host="127.0.0.1",
-        port=port,
-        loop="uvloop",
-        http="httptools",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-    )
-    uvicorn.Server(config).run()
+    run(build_app(service, read_settings(service.settings)), "127.0.0.1", port)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ from uuid import UUID
 import asyncpg
 import httpx
 import psutil
-import uvicorn
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from benchmarks.bed import Bed
@@ -34,6 +33,7 @@ from chassis.settings import read_settings
 from cli import progress
 from cli.demo.waiting import wait_until
 from cli.running import problem_of
+from cli.serve import run
 from contracts.identifiers import CompanyId, UserId, new_id
 from contracts.topics import TOPICS
 from infra.kafka.bootstrap import bootstrap
@@ -392,17 +392,7 @@ async def _fill(ledger: Ledger, expenses: int, administrator_url: str) -> None:
 def _serve(port: int) -> None:
     """As `kisum serve` does."""
     configure_logging()
-    config = uvicorn.Config(
-        build_app(service, read_settings(service.settings)),
-        host="127.0.0.1",
-        port=port,
-        loop="uvloop",
-        http="httptools",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-    )
-    uvicorn.Server(config).run()
+    run(build_app(service, read_settings(service.settings)), "127.0.0.1", port)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """Runs the HTTP application of one service, or of all in one process behind one address."""
 
+import gc
 import multiprocessing
 import multiprocessing.process
 import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -134,11 +135,27 @@ def serve(
     metrics = None
     if metrics_port is not None:
         metrics = MetricsAddress(metrics_host, range(metrics_port, metrics_port + workers))
-    # Workers build the application themselves: neither it nor an open cache goes from one process to another.
-    config = uvicorn.Config(
-        partial(_application_of_worker, service, metrics, log_level)
-        if workers > 1
-        else _application(service, settings, metrics),
+    if workers > 1:
+        # Workers build the application themselves: neither it nor an open cache goes from one process to another.
+        config = _config(partial(_application_of_worker, service, metrics, log_level), host, port, workers)
+        processes = Workers(config, sockets=[config.bind_socket()])
+        processes.run()
+        sys.exit(1 if processes.has_failed else 0)
+    if not run(_application(service, settings, metrics), host, port):
+        sys.exit(1)
+
+
+def run(application: Starlette, host: str, port: int) -> bool:
+    """Answer in this process until a signal ends it; whether it could start."""
+    _keep_for_good()
+    server = uvicorn.Server(_config(application, host, port, workers=1))
+    server.run()
+    return server.started
+
+
+def _config(application: Starlette | Callable[[], Starlette], host: str, port: int, workers: int) -> uvicorn.Config:
+    return uvicorn.Config(
+        application,
         factory=workers > 1,
         workers=workers,
         host=host,
@@ -150,14 +167,14 @@ def serve(
         server_header=False,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
-    if workers > 1:
-        processes = Workers(config, sockets=[config.bind_socket()])
-        processes.run()
-        sys.exit(1 if processes.has_failed else 0)
-    server = uvicorn.Server(config)
-    server.run()
-    if not server.started:
-        sys.exit(1)
+
+
+def _keep_for_good() -> None:
+    """Have the garbage collector look no more at what has been made so far, modules and routes, which live as long as
+    the process does: each time it went through them, nobody was answered for 100 ms and more.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _settings_of(service: str) -> dict[str, ServiceSettings]:
@@ -185,7 +202,9 @@ def _application_of_worker(service: str, metrics: MetricsAddress | None, log_lev
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    return _application(service, _settings_of(service), metrics)
+    application = _application(service, _settings_of(service), metrics)
+    _keep_for_good()
+    return application
 
 
 def _end_with(parent: "multiprocessing.process.BaseProcess") -> None:

@@ -100,7 +100,7 @@ class Money:
 
     def __str__(self) -> str:
         """The decimal text, with all decimals of the currency: 199.00"""
-        return f"{self.major:f}"
+        return decimal_text(self.amount_minor, self.currency)
 
     @classmethod
     def rounded(cls, amount: Decimal | Fraction, currency: str) -> "Money":
@@ -161,6 +161,15 @@ class Money:
         if other.currency != self.currency:
             raise CurrenciesDifferError(f"{self.currency} and {other.currency} have no sum.")
         return other.amount_minor
+
+
+def decimal_text(amount_minor: int, currency: str) -> str:
+    """What Money of it says of itself. Tables of thousands of amounts are written without an object for each."""
+    digits = MINOR_UNIT_DIGITS[currency]
+    if digits == 0:
+        return str(amount_minor)
+    whole, fraction = divmod(abs(amount_minor), 10**digits)
+    return f"{'-' if amount_minor < 0 else ''}{whole}.{fraction:0{digits}}"
 
 
 def total(amounts: Iterable[Money], currency: str) -> Money:

@@ -1,5 +1,6 @@
 """What a bill is, what is open of it, and for how long."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime
@@ -236,11 +237,12 @@ def age_of(due_on: date, today: date) -> Age:
 
 def ageing(lines: Iterable[OpenBills], today: date) -> dict[str, Ageing]:
     """What is open by currency and age, the currencies in the order of their codes."""
-    found = list(lines)
+    found: dict[str, dict[Age, list[OpenBills]]] = defaultdict(lambda: {age: [] for age in Age})
+    for line in lines:
+        found[line.open.currency][age_of(line.due_on, today)].append(line)
     by_currency: dict[str, Ageing] = {}
-    for currency in sorted({line.open.currency for line in found}):
-        own = [line for line in found if line.open.currency == currency]
-        by_age = {age: _sum([line for line in own if age_of(line.due_on, today) is age], currency) for age in Age}
+    for currency, own in sorted(found.items()):
+        by_age = {age: _sum(of_age, currency) for age, of_age in own.items()}
         by_currency[currency] = Ageing(by_age, _sum(by_age.values(), currency))
     return by_currency
 

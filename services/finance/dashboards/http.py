@@ -9,7 +9,7 @@ from fastapi import Depends, Query, Response
 from chassis.downloads import file_answer, saved, shown
 from chassis.request import Access, Now, Work
 from chassis.routing import DateText, ResponseModel, router
-from contracts.money import Money
+from contracts.money import Money, decimal_text
 from infra.documents import pdf_table, svg_chart
 from infra.documents.pdf_table import Column, table_document
 from infra.documents.svg_chart import Bar, Panel, bar_chart
@@ -27,25 +27,15 @@ _PICTURE: Final[dict[int | str, Any]] = {200: file_answer(svg_chart.MEDIA_TYPE)}
 _DOCUMENT: Final[dict[int | str, Any]] = {200: file_answer(pdf_table.MEDIA_TYPE)}
 
 
-class AgeBody(ResponseModel):
-    age: Age
-    amount: str
-
-
-class MonthBody(ResponseModel):
-    """The first day of the month, and what was spent in it."""
-
-    month: date
-    amount: str
-
-
 class SumBody(ResponseModel):
-    """`spent` is the sum of `months`, `owed` that of `ages`."""
+    """`spent` is the sum of `spent_by_month`, `owed` that of `owed_by_age`: an amount for each month and age of the
+    dashboard, in their order.
+    """
 
     spent: str
     owed: str
-    months: list[MonthBody]
-    ages: list[AgeBody]
+    spent_by_month: list[str]
+    owed_by_age: list[str]
 
 
 class LineBody(SumBody):
@@ -64,12 +54,14 @@ class CurrencyBody(ResponseModel):
 
 
 class DashboardBody(ResponseModel):
-    """Months from `first_day` up to, and without, `end_day`; what is owed is as of `today`."""
+    """Months from `first_day` up to, and without, `end_day`, each by its first day; what is owed is as of `today`."""
 
     party: Party
     first_day: date
     end_day: date
     today: date
+    months: list[date]
+    ages: list[Age]
     currencies: list[CurrencyBody]
 
 
@@ -138,33 +130,30 @@ async def agency_document(found: OfAgencies, now: Now) -> Response:
 
 
 def _body(found: Dashboard) -> DashboardBody:
-    months = found.months.each()
     return DashboardBody(
         party=found.party,
         first_day=found.months.first,
         end_day=found.months.end,
         today=found.today,
+        months=found.months.each(),
+        ages=list(Age),
         currencies=[
             CurrencyBody(
                 currency=each.currency,
-                sum=SumBody(**_columns(months, each.sum)),
-                lines=[
-                    LineBody(id=line.party_id, is_rest=line.is_rest, **_columns(months, line)) for line in each.lines
-                ],
+                sum=SumBody(**_amounts(each.sum)),
+                lines=[LineBody(id=line.party_id, is_rest=line.is_rest, **_amounts(line)) for line in each.lines],
             )
             for each in found.currencies
         ],
     )
 
 
-def _columns(months: Sequence[date], line: Line) -> dict[str, Any]:
+def _amounts(line: Line) -> dict[str, Any]:
     return {
-        "spent": str(line.spent_total),
-        "owed": str(line.owed_total),
-        "months": [
-            MonthBody(month=month, amount=str(amount)) for month, amount in zip(months, line.spent, strict=True)
-        ],
-        "ages": [AgeBody(age=age, amount=str(amount)) for age, amount in zip(Age, line.owed, strict=True)],
+        "spent": decimal_text(line.spent_total, line.currency),
+        "owed": decimal_text(line.owed_total, line.currency),
+        "spent_by_month": [decimal_text(amount, line.currency) for amount in line.spent],
+        "owed_by_age": [decimal_text(amount, line.currency) for amount in line.owed],
     }
 
 
@@ -172,18 +161,17 @@ def _picture(found: Dashboard) -> Response:
     panels: list[Panel] = []
     for each in found.currencies:
         months = [f"{month:%Y-%m}" for month in found.months.each()]
-        panels.append(Panel(f"Spent by month, {each.currency}", _bars(months, each.sum.spent)))
-        panels.append(
-            Panel(f"Owed by days it has been due, {each.currency}", _bars([_words(age) for age in Age], each.sum.owed))
-        )
+        panels.append(_panel(f"Spent by month, {each.currency}", months, each.sum.spent, each.currency))
+        ages = [_words(age) for age in Age]
+        panels.append(_panel(f"Owed by days it has been due, {each.currency}", ages, each.sum.owed, each.currency))
     title, note = _said(found)
     return shown(bar_chart(title, note, panels), file_name=f"{found.party}s.svg", media_type=svg_chart.MEDIA_TYPE)
 
 
-def _bars(labels: Sequence[str], amounts: Sequence[Money]) -> list[Bar]:
-    return [
-        Bar(label, amount.major, f"{amount} {amount.currency}") for label, amount in zip(labels, amounts, strict=True)
-    ]
+def _panel(heading: str, labels: Sequence[str], amounts_minor: Sequence[int], currency: str) -> Panel:
+    amounts = [Money(each, currency) for each in amounts_minor]
+    bars = [Bar(label, each.major, f"{each} {currency}") for label, each in zip(labels, amounts, strict=True)]
+    return Panel(heading, bars)
 
 
 async def _document(found: Dashboard, now: datetime) -> Response:
@@ -193,7 +181,7 @@ async def _document(found: Dashboard, now: datetime) -> Response:
         *(Column(name, 2, "R") for name in ("Spent", *map(_words, Age))),
     ]
     rows = [
-        [name, each.currency, str(line.spent_total), *(str(amount) for amount in line.owed)]
+        [name, each.currency, *(decimal_text(amount, each.currency) for amount in (line.spent_total, *line.owed))]
         for each in found.currencies
         for name, line in (*((_name(line), line) for line in each.lines), ("Sum", each.sum))
     ]

@@ -30,7 +30,7 @@ from contracts.identifiers import CompanyId
 from infra.postgres.companies import every_company
 from infra.postgres.database import Database
 from services.finance.dashboards import rules
-from services.finance.dashboards.rules import LINES_MAX, Months, OfCurrency, Span, Sums
+from services.finance.dashboards.rules import LINES_MAX, Line, Months, OfCurrency, Span
 from services.finance.dashboards.tables import SpentSum
 from services.finance.expenses.rules import OWED_STATES, SPENT_STATES
 from services.finance.expenses.tables import LISTING, Expense
@@ -129,7 +129,7 @@ async def dashboard(
     # One statement: all of the answer is as of one moment.
     found = await work.execute(_shown(parts, len(months), len(ages)))
     lines = (
-        Sums(currency, shown_id, line > LINES_MAX, _whole(minor[: len(months)]), _whole(minor[len(months) :]))
+        Line(currency, shown_id, line > LINES_MAX, _whole(minor[: len(months)]), _whole(minor[len(months) :]))
         for currency, line, shown_id, minor in found
     )
     return Dashboard(party, period, today, rules.by_currency(lines))

@@ -8,7 +8,6 @@ from typing import Final, NamedTuple
 from uuid import UUID
 
 from contracts.errors import DomainError, Kind
-from contracts.money import Money
 from services.finance.bills.rules import AGE_DAYS_MAX
 from services.finance.periods.rules import month_of
 
@@ -50,9 +49,10 @@ class Months:
         return [(month, month_after(month)) for month in self.each()]
 
 
-class Sums(NamedTuple):
+class Line(NamedTuple):
     """What one party was spent with and is owed in one currency, in minor units: an amount for each month and one for
-    each age, in order. The party is None where none is named, and where it `is_rest`: of all that have no line.
+    each age, in order. The party is None where none is named, where it `is_rest`, of all that have no line, and where
+    it is the sum of several.
     """
 
     currency: str
@@ -61,19 +61,13 @@ class Sums(NamedTuple):
     spent: Sequence[int]
     owed: Sequence[int]
 
+    @property
+    def spent_total(self) -> int:
+        return sum(self.spent)
 
-@dataclass(frozen=True)
-class Line:
-    """One party, or the sum of several. `spent` has an amount for each month and `owed` one for each age, in order;
-    the totals are their sums.
-    """
-
-    spent: Sequence[Money]
-    owed: Sequence[Money]
-    spent_total: Money
-    owed_total: Money
-    party_id: UUID | None = None
-    is_rest: bool = False
+    @property
+    def owed_total(self) -> int:
+        return sum(self.owed)
 
 
 @dataclass(frozen=True)
@@ -110,32 +104,18 @@ def age_spans(today: date) -> list[Span]:
     return list(zip([*firsts, None], [None, *firsts], strict=True))
 
 
-def by_currency(lines: Iterable[Sums]) -> list[OfCurrency]:
+def by_currency(lines: Iterable[Line]) -> list[OfCurrency]:
     """Lines as tables: a currency each, in the order of their codes, and in it its lines as they come and their sum."""
-    found: dict[str, list[Sums]] = defaultdict(list)
+    found: dict[str, list[Line]] = defaultdict(list)
     for line in lines:
         found[line.currency].append(line)
-    return [
-        OfCurrency(currency, _line(_sum(currency, own)), [_line(each) for each in own])
-        for currency, own in sorted(found.items())
-    ]
+    return [OfCurrency(currency, _sum(currency, own), own) for currency, own in sorted(found.items())]
 
 
-def _sum(currency: str, lines: Sequence[Sums]) -> Sums:
+def _sum(currency: str, lines: Sequence[Line]) -> Line:
     spent = [sum(column) for column in zip(*(each.spent for each in lines), strict=True)]
     owed = [sum(column) for column in zip(*(each.owed for each in lines), strict=True)]
-    return Sums(currency, None, False, spent, owed)
-
-
-def _line(sums: Sums) -> Line:
-    return Line(
-        spent=[Money(minor, sums.currency) for minor in sums.spent],
-        owed=[Money(minor, sums.currency) for minor in sums.owed],
-        spent_total=Money(sum(sums.spent), sums.currency),
-        owed_total=Money(sum(sums.owed), sums.currency),
-        party_id=sums.party_id,
-        is_rest=sums.is_rest,
-    )
+    return Line(currency, None, False, spent, owed)
 
 
 def _back(month: date, count: int) -> date:

@@ -26,6 +26,7 @@ WEIGHTS = st.lists(st.integers(0, 10**6), min_size=1, max_size=12).filter(any)
 def test_what_is_written_is_read_again(amount_minor: int, currency: str) -> None:
     money = Money(amount_minor, currency)
     assert Money.parse(str(money), currency) == money
+    assert str(money) == f"{money.major:f}"
 
 
 @pytest.mark.parametrize(
