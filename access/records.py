@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import struct
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
@@ -25,7 +25,6 @@ from contracts.events.auth import (
     Delegation,
     GrantChanged,
     MembershipStatus,
-    ModuleGrant,
     PermissionsChanged,
     PermissionStatus,
     SessionsChanged,
@@ -131,6 +130,7 @@ _EPOCH_START: Final = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 _MICROSECOND: Final = timedelta(microseconds=1)
 #: The one way to write a UUID.
 _UUID_TEXT: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_UUIDS_TEXT: Final = re.compile(rf"{_UUID_TEXT.pattern}(?:,{_UUID_TEXT.pattern})*")
 _UUID_SIZE: Final = 16
 _IS_UUID: Final = 255
 _COUNT_MAX: Final = 255
@@ -292,12 +292,13 @@ def _mask_at(record: bytes, position: int) -> tuple[int, int]:
     return int.from_bytes(record[start:end], "little"), end
 
 
-def _packed_scopes(scopes: Mapping[str, Scope]) -> bytes:
+def compile_scopes(scopes: Mapping[str, Scope]) -> bytes:
+    """The scopes that bound a grant. Raises AmbiguousEventError."""
     # No value at all means the same as an absent type, and is written the same.
-    present = {name: value for name, value in sorted(scopes.items()) if value}
+    present = sorted(scope for scope in scopes.items() if scope[1])
     if len(present) > _COUNT_MAX:
         raise AmbiguousEventError("more scope types than there are")
-    return bytes([len(present)]) + b"".join(_packed_scope(name, value) for name, value in present.items())
+    return b"".join((bytes([len(present)]), *(_packed_scope(name, value) for name, value in present)))
 
 
 def _packed_scope(name: str, value: Scope) -> bytes:
@@ -307,12 +308,12 @@ def _packed_scope(name: str, value: Scope) -> bytes:
         # No type is written without a value, so that none stands for all.
         return bytes([code]) + written_out + _packed_count(0)
     ids = sorted(set(value))
-    raw = [_uuid_bytes(each) for each in ids]
-    if None in raw:
-        packed, marks = [_packed_text(each) for each in ids], 0
+    text = ",".join(ids)
+    if _UUIDS_TEXT.fullmatch(text):
+        packed, marks = bytes.fromhex(text.replace("-", "").replace(",", "")), _ALL_UUIDS
     else:
-        packed, marks = [each for each in raw if each is not None], _ALL_UUIDS
-    return bytes([code | marks]) + written_out + _packed_count(len(ids)) + b"".join(packed)
+        packed, marks = b"".join(_packed_text(each) for each in ids), 0
+    return bytes([code | marks]) + written_out + _packed_count(len(ids)) + packed
 
 
 def _scopes_at(record: bytes, position: int) -> tuple[dict[str, Scope], int]:
@@ -475,25 +476,49 @@ class Membership:
 
 def compile_membership(event: GrantChanged, epoch: int, version: int, modules: Collection[str]) -> bytes:
     """The record of a membership with what it says of these modules. Keys this reader does not know give nothing."""
-    status, superadmin = _MEMBERSHIP_CODES[event.status], int(event.superadmin)
     grants = [grant for grant in event.modules if grant.key in modules and grant.key in MODULE_IDS]
-    if len({grant.key for grant in grants}) != len(grants):
+    compiled = {
+        MODULE_IDS[grant.key]: compile_held(grant.key, grant.permissions) + compile_scopes(grant.scopes)
+        for grant in grants
+    }
+    if len(compiled) != len(grants):
         raise AmbiguousEventError("a module is granted twice")
-    parts = [_HEAD.pack(0, epoch, version), bytes([status, superadmin, len(grants)])]
-    for grant in sorted(grants, key=lambda each: MODULE_IDS[each.key]):
-        compiled = _compile_grant(grant)
-        parts += [_PART.pack(MODULE_IDS[grant.key], len(compiled)), compiled]
     delegations = [each for each in event.delegations if each.module in modules and each.module in MODULE_IDS]
-    parts.append(_packed_count(len(delegations)))
-    parts += sorted(_compile_delegation(each) for each in delegations)
-    return b"".join(parts)
+    return packed_membership(
+        epoch,
+        version,
+        event.status,
+        superadmin=event.superadmin,
+        grants=compiled,
+        delegations=sorted(_compile_delegation(each) for each in delegations),
+    )
 
 
-def _compile_grant(grant: ModuleGrant) -> bytes:
-    bits = _BITS.get(grant.key, {})
+def packed_membership(
+    epoch: int,
+    version: int,
+    status: MembershipStatus,
+    *,
+    superadmin: bool,
+    grants: Mapping[int, bytes],
+    delegations: Sequence[bytes],
+) -> bytes:
+    """The record of a membership from its compiled parts.
+
+    :param grants: by the module's number, what `compile_held` and `compile_scopes` made of each.
+    """
+    parts = [_HEAD.pack(0, epoch, version), bytes([_MEMBERSHIP_CODES[status], superadmin, len(grants)])]
+    for module_id, compiled in sorted(grants.items()):
+        parts += (_PART.pack(module_id, len(compiled)), compiled)
+    return b"".join((*parts, _packed_count(len(delegations)), *delegations))
+
+
+def compile_held(module: str, permissions: Mapping[str, datetime | None]) -> bytes:
+    """What a grant of a module holds: the permissions without an end, then those with one."""
+    bits = _BITS.get(module, {})
     mask = 0
     timed = []
-    for key, until in grant.permissions.items():
+    for key, until in permissions.items():
         bit = bits.get(key)
         if bit is None:
             continue
@@ -501,9 +526,7 @@ def _compile_grant(grant: ModuleGrant) -> bytes:
             mask |= 1 << bit
         else:
             timed.append(_TIMED.pack(bit, microseconds(until)))
-    return b"".join(
-        (_packed_mask(mask), bytes([len(timed)]), *sorted(timed, key=itemgetter(0)), _packed_scopes(grant.scopes))
-    )
+    return b"".join((_packed_mask(mask), bytes([len(timed)]), *sorted(timed, key=itemgetter(0))))
 
 
 def _compile_delegation(delegation: Delegation) -> bytes:
@@ -515,7 +538,7 @@ def _compile_delegation(delegation: Delegation) -> bytes:
             bytes([MODULE_IDS[delegation.module], everything, delegation.may_delegate]),
             _INSTANT.pack(_until(delegation.valid_until)),
             _packed_mask(mask),
-            _packed_scopes(delegation.scopes),
+            compile_scopes(delegation.scopes),
         ]
     )
 
