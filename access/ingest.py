@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from access import records
 from access.cache import BlockPartition, Change, Partition, Quarantine, UnblockPartition, Upsert
+from access.memberships import membership_of
 from access.records import AmbiguousEventError
 from contracts.envelope import Envelope, UndecodableEventError, WithheldStateError, decode
 from contracts.events.auth import GrantChanged, PermissionsChanged, SessionsChanged, SigningKeyChanged
@@ -143,6 +144,10 @@ class Ingest:
         before this one.
         """
         raw_key, found_in = record_key or b"", (topic, partition)
+        if topic == MEMBERSHIPS and value is not None:
+            membership = membership_of(raw_key, value, self._modules)
+            if membership is not None:
+                return membership
         key = subject_key(topic, raw_key)
         change = None if key is None else self._change_of_subject(topic, key, raw_key, value)
         if change is None or (isinstance(change, Quarantine) and partition_of(topic, raw_key) != found_in):

@@ -40,12 +40,14 @@ def _in_utc(value: datetime) -> datetime:
 
 #: A point in time, in UTC.
 Instant = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+SLUG_PATTERN: Final = r"^[a-z][a-z0-9_]{0,63}$"
 #: A catalog name: module, capability, package, scope type.
-Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+Slug = Annotated[str, StringConstraints(pattern=SLUG_PATTERN)]
 #: A permission key as it travels. Its first part is the module key, except in legacy keys (contracts.permissions).
 PermissionKey = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]*(\.[a-z][a-z0-9_-]*){2,}$", max_length=120)]
+OPAQUE_ID_PATTERN: Final = r"^[A-Za-z0-9_.:-]{1,120}$"
 #: An opaque id whose form its owner chooses: a scope's object, a key id, an instance.
-OpaqueId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]{1,120}$")]
+OpaqueId = Annotated[str, StringConstraints(pattern=OPAQUE_ID_PATTERN)]
 #: ISO 4217.
 Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
 #: Money in the currency's minor unit: 19900 is 199.00 USD.
