@@ -160,6 +160,7 @@ class UnblockPartition:
 
 
 Change = Upsert | Quarantine | BlockPartition | UnblockPartition
+_OfSubject = Upsert | Quarantine
 
 
 @dataclass(frozen=True, slots=True)
@@ -419,21 +420,18 @@ class Cache:
         database = self._generations[generation]
         with self._environment.begin(write=True) as transaction:
             head = before = self._head_in(transaction)
-            keys_changed = blocks_changed = False
-            for change in changes:
-                if self._applies(transaction, database, change):
-                    keys_changed |= not isinstance(change, BlockPartition | UnblockPartition) and change.key[:1] == b"k"
-                    blocks_changed |= isinstance(change, BlockPartition | UnblockPartition)
-                    if applied is not None and isinstance(change, Upsert | Quarantine):
-                        applied.append(change)
+            found = [change for change in changes if self._applies(transaction, database, change)]
+            of_subjects = [change for change in found if isinstance(change, _OfSubject)]
+            if applied is not None:
+                applied += of_subjects
             for partition, offset in positions.items():
                 transaction.put(_POSITION + _partition_bytes(partition), _OFFSET.pack(offset), db=database)
             for partition, anchor in anchors.items():
                 packed = _ANCHORED.pack(anchor.offset, anchor.fingerprint)
                 transaction.put(_ANCHOR + _partition_bytes(partition), packed, db=database)
-            if blocks_changed and generation == head.active:
+            if len(of_subjects) < len(found) and generation == head.active:
                 head = replace(head, blocks=sum(1 for _ in _prefixed(transaction, database, _BLOCKED)))
-            if keys_changed and generation == head.active:
+            if any(change.key[:1] == b"k" for change in of_subjects) and generation == head.active:
                 head = replace(head, keys_generation=head.keys_generation + 1)
             if revise is not None:
                 head = revise(head)
@@ -572,7 +570,9 @@ class Cache:
                 # Remembered for a swap: the other generation may not have come that far.
                 transaction.put(_WITHDRAWN + block, b"", db=database)
                 return transaction.delete(_BLOCKED + block, db=database)
-        known = transaction.get(change.key, db=database)
+        # Most are new while a cache is filled, and found out to be with one look.
+        is_new = transaction.put(change.key, change.record, db=database, overwrite=False)
+        known = None if is_new else transaction.get(change.key, db=database)
         if known is not None:
             if (change.epoch, change.version) < version_of(known) or (
                 (change.epoch, change.version) == version_of(known) and not takes_its_revision(change.key, known)
@@ -580,7 +580,7 @@ class Cache:
                 return False
             if is_quarantined(known):
                 transaction.delete(_FLAG + change.key, db=database)
-        transaction.put(change.key, change.record, db=database)
+            transaction.put(change.key, change.record, db=database)
         return True
 
     def _head_in(self, transaction: "lmdb.Transaction[bytes]") -> Head:
