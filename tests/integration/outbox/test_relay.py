@@ -6,6 +6,7 @@ import random
 from dataclasses import replace
 from typing import Any
 
+import asyncpg
 import pytest
 from aiokafka.partitioner import murmur2
 from alembic.autogenerate import compare_metadata
@@ -26,6 +27,7 @@ from infra.inbox import add_inbox_table
 from infra.kafka.clients import KafkaClients
 from infra.kafka.partitioner import partition_of as partition_of_key
 from infra.outbox.relay import IncompleteRelayError
+from infra.outbox.store import _READ_STATES, _SETTLE, OutboxStore
 from infra.outbox.tables import add_outbox_tables
 from infra.outbox.writer import Lane
 from services.auth.database import Base
@@ -215,6 +217,28 @@ async def test_while_kafka_is_away_writers_go_on_and_all_is_published_after(owne
             for socket in sockets:
                 socket.close()
     assert len(await owner.last_states()) == 50
+
+
+async def test_a_backlog_is_read_and_settled_by_index_though_the_outbox_was_empty_when_it_was_vacuumed(
+    owner: Owner,
+) -> None:
+    connection = await asyncpg.connect(owner.owner_url)
+    await connection.execute("vacuum analyze outbox_states")
+    await connection.close()
+    async with owner.database.unit_of_work() as work:
+        for number in range(50):
+            await owner.write_in(work, number)
+    store = await OutboxStore.open(owner.url)
+    try:
+        asked = {_READ_STATES: (0, 10), _SETTLE: (["a"], ["b"], [1], [1], [], 1, [], [], [], [], [])}
+        for statement, arguments in asked.items():
+            prepared = await store._connection.prepare(statement)
+            plan = json.dumps(await prepared.explain(*arguments))
+            assert "outbox_states_p" in plan
+            assert '"Sort"' not in plan
+            assert '"Seq Scan", "Parallel Aware": false, "Async Capable": false, "Relation Name": "outbox_s' not in plan
+    finally:
+        store.terminate()
 
 
 async def test_a_heartbeat_is_never_ahead_of_what_was_committed_before_it(owner: Owner) -> None:
