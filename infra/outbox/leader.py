@@ -1,9 +1,10 @@
 """One leadership: what is known from being admitted to losing the lock, and the rounds in which rows become records."""
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
-from typing import Any, Final, NoReturn
+from functools import partial
+from typing import Any, Final, NoReturn, TypeVar
 
 import structlog
 
@@ -23,8 +24,12 @@ from infra.outbox.watch import SeenTopics, TopicWatch
 from infra.outbox.writer import Lane
 from infra.tasks import end_tasks
 
-#: Rows of a round. A revocation that comes a moment after a round has begun waits for its end.
-_ROUND_ROWS_MAX: Final = 1000
+#: Rows that are sent at once.
+_BATCH_ROWS_MAX: Final = 1000
+#: Batches that a round reads ahead. A revocation that commits a moment after it has begun may wait for its end.
+_AHEAD_BATCHES_MAX: Final = 7
+#: The log may be so many batches ahead of what is settled: one acknowledged, one being sent, rows that writers hold.
+_UNSETTLED_BATCHES_MAX: Final = 3
 _WATCH_INTERVAL_SECONDS: Final = 0.5
 _WATCH_AGE_MAX_SECONDS: Final = 5.0
 #: A broker that took so long to answer was away, and may have come back with another log: all clients are made anew.
@@ -34,6 +39,8 @@ _BACKOFF_MAX_SECONDS: Final = 1.0
 _RENEWAL_RETRY_SECONDS: Final = 1.0
 #: A null record under no key at all changes nothing, and tells readers that a log was lost before it (access.feed).
 _NO_KEY: Final = b""
+
+Result = TypeVar("Result")
 
 _log: Final = structlog.get_logger("kisum.outbox")
 
@@ -183,20 +190,26 @@ class Leader:
         self._rounds += 1
         held = len(self._acknowledged)
         await self._send_nulls(log)
-        as_of, rows = await self._store.read_states(Lane.INTERACTIVE, _ROUND_ROWS_MAX + held)
-        sees_urgent = len(rows) < _ROUND_ROWS_MAX + held
-        sees_all = sees_urgent
+        as_of, rows = await self._store.read_states(Lane.INTERACTIVE, _BATCH_ROWS_MAX + held)
+        sees_urgent = sees_all = len(rows) < _BATCH_ROWS_MAX + held
+        behind = 0 if sees_urgent else rows[-1].position
         if self._parts.facts:
-            facts = await self._store.read_facts(_ROUND_ROWS_MAX)
-            sees_all = sees_all and len(facts) < _ROUND_ROWS_MAX
+            facts = await self._store.read_facts(_BATCH_ROWS_MAX)
+            sees_all = sees_all and len(facts) < _BATCH_ROWS_MAX
             rows += facts
-        if sees_urgent and self._parts.states:
-            # No more than a chunk: what is urgent and comes now waits for it.
-            _, bulk = await self._store.read_states(Lane.BULK, CHUNK_ROWS_MAX + held)
-            sees_all = sees_all and len(bulk) < CHUNK_ROWS_MAX + held
-            rows += bulk
         of_before, to_send = self._sorted_out(rows)
-        await self._send(log, to_send)
+        if not sees_urgent:
+            await self._send_on(log, to_send, behind)
+        elif self._parts.states:
+            # No more than a chunk: what is urgent and comes now waits for it.
+            bulk_max = CHUNK_ROWS_MAX + held
+            acknowledged, bulk = await self._send(log, to_send, partial(self._read_on, [], Lane.BULK, bulk_max))
+            sees_all = sees_all and len(bulk) < bulk_max
+            bulk_of_before, to_send = self._sorted_out(bulk)
+            of_before += bulk_of_before
+            await self._send_last(log, to_send, acknowledged)
+        else:
+            await self._send_last(log, to_send, [])
         if of_before:
             await self._renew_rows(of_before)
             return True
@@ -206,6 +219,36 @@ class Leader:
             self._whole_round = self._rounds
             self._has_whole_round.set()
         return not sees_all
+
+    async def _send_on(self, log: Log, rows: Sequence[Row], behind: int) -> None:
+        """Send urgent rows and batches of those behind them, each of which is read while the one before is sent.
+
+        That says nothing of what is pending: what commits late, or replaces a row, may lie before. So this ends after
+        some batches, or when a heartbeat is due, and the next round begins at the start again. What is read ahead where
+        one fails is not sent.
+        """
+        acknowledged: list[Row] = []
+        for _ in range(_AHEAD_BATCHES_MAX):
+            acknowledged, following = await self._send(
+                log, rows, partial(self._read_on, acknowledged, Lane.INTERACTIVE, _BATCH_ROWS_MAX, behind)
+            )
+            _, rows = self._sorted_out(following)
+            if len(following) < _BATCH_ROWS_MAX or _monotonic_seconds() >= self._beat_at + INTERVAL_SECONDS:
+                break
+            behind = following[-1].position
+        await self._send_last(log, rows, acknowledged)
+
+    async def _read_on(self, acknowledged: list[Row], lane: Lane, limit: int, behind: int = 0) -> list[Row]:
+        """Settle what was sent before, and read what follows what is being sent."""
+        await self._settle_if_any(acknowledged)
+        _, rows = await self._store.read_states(lane, limit, behind=behind)
+        return rows
+
+    async def _send_last(self, log: Log, rows: Sequence[Row], acknowledged: list[Row]) -> None:
+        """Send while what was sent before is settled, and settle."""
+        acknowledged, _ = await self._send(log, rows, partial(self._settle_if_any, acknowledged))
+        if acknowledged or self._acknowledged:
+            await self._settle(Settlement(acknowledged))
 
     def _sorted_out(self, rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:
         """States of an older epoch, and what is to be sent: all else that is not acknowledged already."""
@@ -243,17 +286,30 @@ class Leader:
             self._wake.set()
             await self._has_whole_round.wait()
 
-    async def _send(self, log: Log, rows: Sequence[Row]) -> None:
-        """Send and settle. Raises LogUnavailableError if anything was not acknowledged."""
-        if not rows and not self._acknowledged:
-            return
+    async def _send(
+        self, log: Log, rows: Sequence[Row], beside: Callable[[], Awaitable[Result]]
+    ) -> tuple[list[Row], Result]:
+        """Send, and ask the store something meanwhile; what was acknowledged, which is to be settled, and the answer.
+
+        Raises LogUnavailableError if anything was not acknowledged; what was is settled then.
+        """
+        if not rows:
+            return [], await beside()
         await self._store.prove_if_old()
         self._sending = True
-        outcomes = await log.send(rows)
+        sending = asyncio.create_task(log.send(rows))
+        try:
+            answer = await beside()
+            outcomes = await sending
+        finally:
+            await end_tasks(sending)
         self._note(outcomes)
-        await self._settle(Settlement(acknowledged=[row for sent in outcomes for row in sent.acknowledged]))
+        acknowledged = [row for sent in outcomes for row in sent.acknowledged]
+        if any(sent.error is not None for sent in outcomes):
+            await self._settle(Settlement(acknowledged))
         self._refusals += [sent.refusal for sent in outcomes if sent.refusal is not None]
         self._raise_errors(outcomes)
+        return acknowledged, answer
 
     async def _send_nulls(self, log: Log) -> None:
         """Answer records whose key is none, or none of their partition."""
@@ -295,6 +351,10 @@ class Leader:
             self._backoff_seconds = _BACKOFF_MIN_SECONDS
         if errors:
             raise LogUnavailableError(repr(errors[0]))
+
+    async def _settle_if_any(self, acknowledged: list[Row]) -> None:
+        if acknowledged:
+            await self._settle(Settlement(acknowledged))
 
     async def _settle(self, settlement: Settlement) -> None:
         newly = len(settlement.acknowledged)
@@ -414,7 +474,7 @@ class Leader:
             self._progress[partition] = stored
             stored.lost = stored.lost and stored.topic in self._states
             if stored.lost:
-                self._fill_to[partition] = stored.acknowledged_offset + _ROUND_ROWS_MAX
+                self._fill_to[partition] = stored.acknowledged_offset + _unsettled_rows_max()
                 self._is_renewal_due.set()
         self._tell_lost()
 
@@ -458,7 +518,7 @@ class Leader:
             self._fill_to[partition] = end + 1
         else:
             reached = max(self._reached(known), self._known_end(partition, topic_id))
-            self._fill_to[partition] = max(self._fill_to.get(partition, 0), reached + _ROUND_ROWS_MAX)
+            self._fill_to[partition] = max(self._fill_to.get(partition, 0), reached + _unsettled_rows_max())
         known.checked_offset = 0 if is_another else min(known.checked_offset, end)
         known.topic_id, known.acknowledged_offset = topic_id, end
         self._ends[partition] = end
@@ -537,6 +597,10 @@ class Leader:
 
 async def _tell_nobody(_republished: int, _withdrawn: int) -> None:
     """A topic published anew is told when it is done."""
+
+
+def _unsettled_rows_max() -> int:
+    return _UNSETTLED_BATCHES_MAX * _BATCH_ROWS_MAX
 
 
 def _monotonic_seconds() -> float:

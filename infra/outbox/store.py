@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache, partial
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import asyncpg
 
@@ -35,9 +35,11 @@ class StoreLostError(Exception):
     """The connection broke or was ended; this relay is no leader any more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A record that is pending. `fact_id` is none for a state; `epoch` and `version` are 0 for a fact."""
+class Row(NamedTuple):
+    """A record that is pending. `fact_id` is none for a state; `epoch`, `version` and `position` are 0 for a fact.
+
+    A tuple, since a relay makes one of each row it sends.
+    """
 
     topic: str
     key: str
@@ -45,6 +47,8 @@ class Row:
     headers: tuple[tuple[str, bytes], ...]
     epoch: int = 0
     version: int = 0
+    #: The place in its lane.
+    position: int = 0
     fact_id: int | None = None
 
 
@@ -118,8 +122,8 @@ class Backlog:
 _READ_STATES: Final = """
     select now() as read_at, pending.*
     from (select 1) as one left join lateral (
-        select topic, key, value, headers, epoch, version from outbox_states
-        where lane = $1 and refused_at is null order by position limit $2
+        select topic, key, value, headers, epoch, version, position from outbox_states
+        where lane = $1 and position > $3 and refused_at is null order by position limit $2
     ) as pending on true
 """
 _READ_FACTS: Final = """
@@ -208,7 +212,7 @@ class Store(Protocol):
 
     async def prove_if_old(self) -> None: ...
 
-    async def read_states(self, lane: Lane, limit: int) -> tuple[datetime, list[Row]]: ...
+    async def read_states(self, lane: Lane, limit: int, *, behind: int = 0) -> tuple[datetime, list[Row]]: ...
 
     async def read_facts(self, limit: int) -> list[Row]: ...
 
@@ -291,20 +295,16 @@ class OutboxStore:
         if asyncio.get_running_loop().time() - self._proved_at > _PROOF_AGE_MAX_SECONDS:
             await self.prove()
 
-    async def read_states(self, lane: Lane, limit: int) -> tuple[datetime, list[Row]]:
-        """Pending states of a lane in its order, and the database time before which all committed ones are seen."""
-        found = await self._run(self._connection.fetch, _READ_STATES, int(lane), limit)
+    async def read_states(self, lane: Lane, limit: int, *, behind: int = 0) -> tuple[datetime, list[Row]]:
+        """Pending states of a lane in its order, and the database time before which all committed ones are seen.
+
+        :param behind: only those behind this position. What commits late, or replaces a row, may lie before it.
+        """
+        found = await self._run(self._connection.fetch, _READ_STATES, int(lane), limit, behind)
         rows = [
-            Row(
-                topic=record["topic"],
-                key=record["key"],
-                value=record["value"],
-                headers=_headers(record["headers"]),
-                epoch=record["epoch"],
-                version=record["version"],
-            )
-            for record in found
-            if record["topic"] is not None
+            Row(topic, key, value, _headers(headers), epoch, version, position)
+            for _, topic, key, value, headers, epoch, version, position in found
+            if topic is not None
         ]
         return found[0]["read_at"], rows
 

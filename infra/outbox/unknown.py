@@ -1,7 +1,6 @@
 """What is published in place of a state the log refuses: readers then answer 503 for its subject, never an old yes."""
 
 import json
-from dataclasses import replace
 from typing import Any, get_args, get_origin
 
 from contracts.payload import OpenStatus, Payload
@@ -19,7 +18,7 @@ def unknown_state_of(row: Row) -> Row:
     """
     document = json.loads(row.value)
     document["data"] = _unknown(PAYLOADS[document["type"]], document["data"])
-    return replace(row, value=json.dumps(document, separators=(",", ":")).encode())
+    return row._replace(value=json.dumps(document, separators=(",", ":")).encode())
 
 
 def _unknown(payload: type[Payload], data: dict[str, Any]) -> dict[str, Any]:

@@ -589,11 +589,12 @@ class SimulatedDatabase:
     async def _listen(self, session: _Session, notified: Callable[[], None]) -> None:
         session.notified = notified
 
-    async def _read_states(self, lane: Lane, limit: int) -> tuple[datetime, list[Row]]:
+    async def _read_states(self, lane: Lane, limit: int, behind: int) -> tuple[datetime, list[Row]]:
         # The time is taken when the transaction begins, what is committed a moment later.
         read_at = self._clock()
         await asyncio.sleep(self._latency())
         found = [pending for pending in self.states() if pending.lane == lane and pending.refused_at is None]
+        found = [pending for pending in found if pending.position > behind]
         return read_at, [
             Row(
                 topic=pending.topic,
@@ -602,6 +603,7 @@ class SimulatedDatabase:
                 headers=_encoded(pending.headers),
                 epoch=pending.epoch,
                 version=pending.version,
+                position=pending.position,
             )
             for pending in found[:limit]
         ]
@@ -844,8 +846,8 @@ class SimulatedStore:
         if asyncio.get_running_loop().time() - self._proved_at > _PROOF_AGE_MAX_SECONDS:
             await self.prove()
 
-    async def read_states(self, lane: Lane, limit: int) -> tuple[datetime, list[Row]]:
-        return await self._ask(lambda: self._database._read_states(lane, limit))
+    async def read_states(self, lane: Lane, limit: int, *, behind: int = 0) -> tuple[datetime, list[Row]]:
+        return await self._ask(lambda: self._database._read_states(lane, limit, behind))
 
     async def read_facts(self, limit: int) -> list[Row]:
         return await self._ask(lambda: self._database._read_facts(limit))

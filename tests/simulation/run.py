@@ -21,7 +21,7 @@ from tests.simulation.plan import Plan, plan_of
 
 #: Small enough that a few rows are many, and long enough that who waits to lead does not do most of the work.
 LIMITS: Final = (
-    (leader, {"_ROUND_ROWS_MAX": 6, "CHUNK_ROWS_MAX": 1}),
+    (leader, {"_BATCH_ROWS_MAX": 6, "CHUNK_ROWS_MAX": 1}),
     (renewal, {"CHUNK_ROWS_MAX": 3}),
     (relay, {"_LOCK_INTERVAL_SECONDS": 1.0}),
 )

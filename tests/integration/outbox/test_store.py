@@ -498,6 +498,21 @@ async def test_what_was_committed_before_the_time_that_is_read_is_read(outbox: O
     assert len(reads[-1][1]) == 60
 
 
+async def test_what_lies_behind_a_position_is_read_alone(outbox: Outbox) -> None:
+    for number in (1, 2, 3):
+        await publish(outbox, number)
+    await publish(outbox, 4, lane=BULK)
+    async with opened(outbox) as store:
+        first, second, third = await read(store)
+        assert [row.position for row in (first, second, third)] == [row.position for row in await outbox.pending()][:3]
+        await publish(outbox, 1, 2)
+        _, found = await store.read_states(INTERACTIVE, 100, behind=first.position)
+        assert found == [second, third]
+        _, found = await store.read_states(INTERACTIVE, 1, behind=first.position)
+        assert found == [second]
+        assert (await store.read_states(INTERACTIVE, 100, behind=third.position))[1] == []
+
+
 # Settling.
 
 
@@ -508,9 +523,9 @@ async def test_only_what_is_still_what_was_sent_is_deleted(outbox: Outbox) -> No
         sent = await read(store)
         await publish(outbox, 2, 3)
         (unchanged, newer, third) = sent
-        older = replace(third, version=1)
-        of_another_epoch = replace(third, epoch=2)
-        unknown = replace(third, key=key_of(9))
+        older = third._replace(version=1)
+        of_another_epoch = third._replace(epoch=2)
+        unknown = third._replace(key=key_of(9))
         assert await settle(store, [unchanged, newer, older, of_another_epoch, unknown]) == {key_of(1)}
         assert [(row.key, row.version) for row in await read(store)] == [(key_of(2), 3), (key_of(3), 2)]
         assert await settle(store, [unchanged]) == set()
