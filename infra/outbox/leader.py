@@ -370,8 +370,8 @@ class Leader:
             (known.topic, known.partition): (known.acknowledged_offset, known.checked_offset)
             for known in settlement.moved
         }
-        for key in await self._store.settle(settlement, newly_acknowledged=newly):
-            self._acknowledged.pop(key, None)
+        left = await self._store.settle(settlement, newly_acknowledged=newly)
+        self._acknowledged = {key: row for key, row in self._acknowledged.items() if key in left}
         self._stored |= moved
 
     def _is_acknowledged(self, row: Row) -> bool:

@@ -129,17 +129,19 @@ _READ_STATES: Final = """
 _READ_FACTS: Final = """
     select id, topic, key, value, headers from outbox_facts where refused_at is null order by id limit $1
 """
-# A row that a writer holds is skipped: it is being replaced, or it is deleted with the next settlement.
+# A row that a writer holds is skipped: it is being replaced, or it is deleted with the next settlement. Numbers come as
+# texts of arrays: asyncpg takes its time to find out of each number in a list that it is none.
 _SETTLE: Final = """
     with sent as (
-        select * from unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) as sent (topic, key, epoch, version)
+        select * from unnest($1::text[], $2::text[], $3::text::bigint[], $4::text::bigint[])
+            as sent (topic, key, epoch, version)
     ), held as (
         select pending.ctid from outbox_states as pending join sent using (topic, key, epoch, version)
         for update of pending skip locked
     ), deleted as (
         delete from outbox_states where ctid = any (array (select ctid from held)) returning topic, key
     ), deleted_facts as (
-        delete from outbox_facts where id = any ($5::bigint[])
+        delete from outbox_facts where id = any ($5::text::bigint[])
     ), counted as (
         update outbox_publisher set publish_counter = publish_counter + $6 where $6 > 0
     ), moved as (
@@ -150,7 +152,8 @@ _SETTLE: Final = """
             checked_offset = greatest(outbox_partitions.checked_offset, excluded.checked_offset)
         where outbox_partitions.topic_id = excluded.topic_id
     )
-    select topic, key from deleted
+    select topic, key from sent
+    where (select count(*) from deleted) < cardinality($1) and (topic, key) not in (select topic, key from deleted)
 """
 _REFUSE_STATE: Final = """
     update outbox_states set refused_at = now(), refusal = $5
@@ -323,21 +326,21 @@ class OutboxStore:
         ]
 
     async def settle(self, settlement: Settlement, *, newly_acknowledged: int) -> set[tuple[str, str]]:
-        """Delete what was acknowledged, set aside what was refused; returns the keys of the states deleted.
+        """Delete what was acknowledged, set aside what was refused; returns the keys of the states not deleted.
 
         A state that was replaced since, or that a writer holds, stays.
         """
         states = [row for row in settlement.acknowledged if row.fact_id is None]
         facts = [row.fact_id for row in settlement.acknowledged if row.fact_id is not None]
         moved = settlement.moved
-        deleted = await self._run(
+        left = await self._run(
             self._connection.fetch,
             _SETTLE,
             [row.topic for row in states],
             [row.key for row in states],
-            [row.epoch for row in states],
-            [row.version for row in states],
-            facts,
+            _array(row.epoch for row in states),
+            _array(row.version for row in states),
+            _array(facts),
             newly_acknowledged,
             [progress.topic for progress in moved],
             [progress.partition for progress in moved],
@@ -352,7 +355,7 @@ class OutboxStore:
             else:
                 set_aside = (_REFUSE_FACT, row.fact_id, refusal.reason)
             await self._run(self._connection.execute, *set_aside)
-        return {(record["topic"], record["key"]) for record in deleted}
+        return {(topic, key) for topic, key in left}
 
     async def publisher(self) -> Publisher:
         found = await self._run(self._connection.fetchrow, _PUBLISHER)
@@ -431,6 +434,11 @@ class OutboxStore:
                 raise StoreLostError(repr(error)) from error
             self._proved_at = asked_at
             return answer
+
+
+def _array(numbers: Iterable[int]) -> str:
+    """As PostgreSQL writes it."""
+    return f"{{{','.join(map(str, numbers))}}}"
 
 
 @lru_cache(maxsize=256)

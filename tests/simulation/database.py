@@ -622,7 +622,7 @@ class SimulatedDatabase:
         ]
 
     async def _settle(self, settlement: Settlement, newly_acknowledged: int) -> set[Subject]:
-        deleted: set[Subject] = set()
+        left: set[Subject] = set()
         for row in settlement.acknowledged:
             if row.fact_id is not None:
                 self._facts.pop(row.fact_id, None)
@@ -630,9 +630,9 @@ class SimulatedDatabase:
             subject = _place(row.topic, row.key, row.version)
             pending = self._states.get(subject)
             if pending is None or pending.revision != (row.epoch, row.version) or self._is_locked("state", *subject):
+                left.add((row.topic, row.key))
                 continue
             del self._states[subject]
-            deleted.add((row.topic, row.key))
         counter = self._publisher.publish_counter + newly_acknowledged
         self._publisher = replace(self._publisher, publish_counter=counter)
         for moved in settlement.moved:
@@ -646,7 +646,7 @@ class SimulatedDatabase:
                     acknowledged_offset=max(known.acknowledged_offset, moved.acknowledged_offset),
                     checked_offset=max(known.checked_offset, moved.checked_offset),
                 )
-        return deleted
+        return left
 
     async def _refuse(self, session: _Session, refusal: Refusal) -> None:
         row, refused_at = refusal.row, self._clock()
@@ -853,10 +853,10 @@ class SimulatedStore:
         return await self._ask(lambda: self._database._read_facts(limit))
 
     async def settle(self, settlement: Settlement, *, newly_acknowledged: int) -> set[Subject]:
-        deleted = await self._ask(lambda: self._database._settle(settlement, newly_acknowledged))
+        left = await self._ask(lambda: self._database._settle(settlement, newly_acknowledged))
         for refusal in settlement.refused:
             await self._ask(partial(self._database._refuse, self._session, refusal))
-        return deleted
+        return left
 
     async def publisher(self) -> Publisher:
         return await self._ask(self._database._read_publisher)

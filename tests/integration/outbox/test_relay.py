@@ -230,7 +230,7 @@ async def test_a_backlog_is_read_and_settled_by_index_though_the_outbox_was_empt
             await owner.write_in(work, number)
     store = await OutboxStore.open(owner.url)
     try:
-        asked = {_READ_STATES: (0, 10), _SETTLE: (["a"], ["b"], [1], [1], [], 1, [], [], [], [], [])}
+        asked = {_READ_STATES: (0, 10, 0), _SETTLE: (["a"], ["b"], "{1}", "{1}", "{}", 1, [], [], [], [], [])}
         for statement, arguments in asked.items():
             prepared = await store._connection.prepare(statement)
             plan = json.dumps(await prepared.explain(*arguments))

@@ -284,8 +284,12 @@ async def read(store: Store, lane: Lane = INTERACTIVE, limit: int = 100) -> list
 
 
 async def settle(store: Store, rows: Iterable[Row] = (), *, count: int = 0, **other: Any) -> set[str]:
-    deleted = await store.settle(Settlement(acknowledged=list(rows), **other), newly_acknowledged=count)
-    return {key for _, key in deleted}
+    """The keys that were deleted."""
+    acknowledged = list(rows)
+    left = await store.settle(Settlement(acknowledged=list(acknowledged), **other), newly_acknowledged=count)
+    keys = {(row.topic, row.key) for row in acknowledged if row.fact_id is None}
+    assert left <= keys
+    return {key for _, key in keys - left}
 
 
 # What is pending.
