@@ -16,7 +16,7 @@ from aiokafka.errors import (
 
 from contracts.topics import BATCH_SIZE_MAX_BYTES, Topic, wire_name
 from infra.kafka.clients import Kafka, Outgoing
-from infra.kafka.partitioner import partition_of
+from infra.kafka.partitioner import partitions_of
 from infra.kafka.producer import REQUEST_TIMEOUT_SECONDS
 from infra.outbox.store import Refusal, Row
 
@@ -74,9 +74,14 @@ class Log:
 
     async def send(self, rows: Sequence[Row]) -> list[Sent]:
         """Send rows in order per partition, all partitions at once, and wait until each was answered."""
-        by_partition: Mapping[tuple[str, int], list[Row]] = defaultdict(list)
+        by_topic: Mapping[str, list[Row]] = defaultdict(list)
         for row in rows:
-            by_partition[row.topic, self.partition_of(row)].append(row)
+            by_topic[row.topic].append(row)
+        by_partition: Mapping[tuple[str, int], list[Row]] = defaultdict(list)
+        for topic, of_topic in by_topic.items():
+            keys = [row.key.encode() for row in of_topic]
+            for row, partition in zip(of_topic, partitions_of(keys, self._topics[topic].partitions), strict=True):
+                by_partition[topic, partition].append(row)
         return await asyncio.gather(
             *(
                 self._send_in_order(Sent(topic, partition), pending)
@@ -95,10 +100,6 @@ class Log:
         except (KafkaError, TimeoutError, OSError) as error:
             sent.error = error
         return sent
-
-    def partition_of(self, row: Row) -> int:
-        """Where Kafka's own clients put the key."""
-        return partition_of(row.key.encode(), self._topics[row.topic].partitions)
 
     async def close(self) -> None:
         """Give the producer up; what was not answered may or may not come to be in the log.

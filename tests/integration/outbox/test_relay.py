@@ -26,6 +26,7 @@ from contracts.topics import wire_name
 from infra.inbox import add_inbox_table
 from infra.kafka.clients import KafkaClients
 from infra.kafka.partitioner import partition_of as partition_of_key
+from infra.kafka.partitioner import partitions_of
 from infra.outbox.relay import IncompleteRelayError
 from infra.outbox.store import _READ_STATES, _SETTLE, OutboxStore
 from infra.outbox.tables import add_outbox_tables
@@ -276,6 +277,9 @@ def test_records_are_where_kafkas_own_clients_put_them() -> None:
     for length in [*range(90)] * 5:
         key = drawn.randbytes(length)
         assert partition_of_key(key, 6) == (murmur2(key) & 0x7FFFFFFF) % 6
+        keys = [key, *(drawn.randbytes(length) for _ in range(30))]
+        for together in (keys, keys[:3], [*keys, b"of another length"]):
+            assert list(partitions_of(together, 6)) == [partition_of_key(each, 6) for each in together]
 
 
 async def test_a_service_that_cannot_publish_again_does_not_start(owner: Owner) -> None:
