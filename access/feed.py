@@ -49,6 +49,7 @@ _BATCH_RECORDS: Final = 200
 _REBUILD_BATCH_RECORDS: Final = 500
 _FILLING_BATCH_RECORDS: Final = 2000
 _COMPARED_RECORDS: Final = 1000
+_REBUILD_POLL_MILLISECONDS: Final = 100
 _CARRIED_SHOWN_MAX: Final = 100
 _PAUSE_MIN_SECONDS: Final = 0.2
 _PAUSE_MAX_SECONDS: Final = 5.0
@@ -318,7 +319,7 @@ class Feed:
         # Neither client need have waited for anything, and everything else of the process would wait for this.
         await asyncio.sleep(0)
         is_waiting = rebuild.replay.is_behind(live) or not comparison.has_begun
-        await self._take(rebuild.replay, POLL_MILLISECONDS // 5 if is_waiting else 0)
+        await self._take(rebuild.replay, _REBUILD_POLL_MILLISECONDS if is_waiting else 0)
         if rebuild.replay.is_behind(live):
             return False
         if not comparison.is_over or len(comparison.changed) > _COMPARED_RECORDS:

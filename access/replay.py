@@ -18,7 +18,8 @@ from access.ingest import HEARTBEAT_TOPICS, STATE_TOPICS
 from contracts.topics import wire_name
 from infra.kafka.clients import Kafka, Record, stop_reader
 
-POLL_MILLISECONDS: Final = 500
+#: Longer than it takes until the next heartbeat of one of two owners, so that no fetch ends with nothing.
+POLL_MILLISECONDS: Final = 1000
 _PARTITION_FETCH_MAX_BYTES: Final = 4 * 1024 * 1024
 
 

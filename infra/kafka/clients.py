@@ -24,6 +24,10 @@ from infra.tasks import end_tasks
 
 _LOOK_TIMEOUT_SECONDS: Final = 3.0
 _STOP_SECONDS: Final = 3.0
+#: How often a consumer looks round for what it might fetch although nothing has happened. aiokafka's five times a
+#: second were a sixth of what an idle service used. What does happen wakes it at once: an answer, a record that is
+#: taken, another assignment, other metadata.
+LOOK_ROUND_MILLISECONDS: Final = 5000
 _KAFKA_ALPHABET: Final = str.maketrans("+/", "-_")
 
 _library_log: Final = logging.getLogger(__name__)
@@ -149,6 +153,7 @@ class KafkaClients:
                 # An offset that is not there is an event to react to, never one to step over.
                 auto_offset_reset="none",
                 fetch_max_wait_ms=wait_max_milliseconds,
+                consumer_timeout_ms=LOOK_ROUND_MILLISECONDS,
                 max_partition_fetch_bytes=partition_fetch_max_bytes,
             )
         )

@@ -29,6 +29,7 @@ from contracts.errors import DomainError, Kind
 from contracts.topics import Topic, dead_letters_of, group_prefix, wire_name
 from infra.clock import Clock
 from infra.inbox import is_first
+from infra.kafka.clients import LOOK_ROUND_MILLISECONDS
 from infra.kafka.connection import KafkaConnection
 from infra.kafka.producer import REQUEST_TIMEOUT_SECONDS, give_up, new_producer
 from infra.kafka.starting import start_whole, stop_whole
@@ -38,6 +39,9 @@ from infra.tasks import end_tasks
 _SESSION_TIMEOUT_MILLISECONDS: Final = 10_000
 _HEARTBEAT_INTERVAL_MILLISECONDS: Final = 3_000
 _POLL_INTERVAL_MAX_MILLISECONDS: Final = 5 * 60_000
+#: How long the broker keeps a fetch while there is no record; one that comes is answered at once. Whoever asks for the
+#: end of the log waits behind it, on the same connection, and metrics wait for 2 s.
+_FETCH_WAIT_MILLISECONDS: Final = 1000
 #: How long one delivery is tried for before the record is delivered again: well below the interval between two polls.
 _RETRY_MAX_SECONDS: Final = 60.0
 _BACKOFF_MIN_SECONDS: Final = 0.1
@@ -219,6 +223,8 @@ class WorkConsumers:
                 session_timeout_ms=_SESSION_TIMEOUT_MILLISECONDS,
                 heartbeat_interval_ms=_HEARTBEAT_INTERVAL_MILLISECONDS,
                 max_poll_interval_ms=_POLL_INTERVAL_MAX_MILLISECONDS,
+                fetch_max_wait_ms=_FETCH_WAIT_MILLISECONDS,
+                consumer_timeout_ms=LOOK_ROUND_MILLISECONDS,
                 parser=_parse,
                 decoder=_record_of,
             )

@@ -31,7 +31,9 @@ from infra.outbox.writer import Lane
 from infra.postgres.database import UnitsOfWork
 
 _FETCH_RECORDS_MAX: Final = 2000
-_FETCH_WAIT_MILLISECONDS: Final = 500
+_POLL_MILLISECONDS: Final = 500
+#: How long the broker keeps a fetch while there is no record.
+_FETCH_WAIT_MILLISECONDS: Final = 2000
 _PARTITION_FETCH_MAX_BYTES: Final = 1024 * 1024
 #: Keys to be answered at once; with more the log is read no further until some are.
 _SUSPECTS_MAX: Final = 10_000
@@ -316,7 +318,7 @@ class Tail:
 
     async def _read_some(self, reader: RecordReader, assigned: Mapping[TopicPartition, Partition]) -> None:
         try:
-            found = await reader.read(timeout_milliseconds=_FETCH_WAIT_MILLISECONDS, records_max=_FETCH_RECORDS_MAX)
+            found = await reader.read(timeout_milliseconds=_POLL_MILLISECONDS, records_max=_FETCH_RECORDS_MAX)
         except OffsetOutOfRangeError as error:
             await self._skip_what_is_gone(reader, assigned, error)
             return
