@@ -60,7 +60,7 @@ def problem_response(scope: Any, problem: Problem, headers: Mapping[str, str] | 
     """A problem as an answer; its code becomes the reason in the request log."""
     record = record_of(scope)
     record.reason = problem.code
-    body = problem.model_copy(update={"request_id": str(record.request_id)})
+    body = problem.model_copy(update={"request_id": record.request_id})
     return Response(
         body.model_dump_json(), status_code=body.status, headers=dict(headers or {}), media_type=PROBLEM_MEDIA_TYPE
     )

@@ -5,7 +5,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, Any, Final, TypeVar, cast
-from uuid import UUID
 
 from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -23,11 +22,15 @@ _SCOPE_KEY: Final = "kisum.request"
 Component = TypeVar("Component")
 
 
-@dataclass
+def _new_request_id() -> str:
+    return str(new_id())
+
+
+@dataclass(slots=True)
 class RequestRecord:
     """Filled by the steps a request passes; read by the request log and by problem bodies."""
 
-    request_id: UUID = field(default_factory=new_id)
+    request_id: str = field(default_factory=_new_request_id)
     endpoint: str | None = None
     action: str | None = None
     user_id: UserId | None = None
@@ -45,7 +48,10 @@ class RequestRecord:
 
 def record_of(scope: Scope) -> RequestRecord:
     """The record of a request, made when it is first asked for."""
-    return cast("RequestRecord", scope.setdefault(_SCOPE_KEY, RequestRecord()))
+    record = scope.get(_SCOPE_KEY)
+    if record is None:
+        record = scope[_SCOPE_KEY] = RequestRecord()
+    return cast("RequestRecord", record)
 
 
 async def _identity(request: Request) -> Identity:

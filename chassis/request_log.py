@@ -41,14 +41,14 @@ class RequestLog:
                 status = message["status"]
                 present = {name for name, _ in message["headers"]}
                 added = [header for header in _HEADERS if header[0] not in present]
-                request_id = (b"kisum-request-id", str(record.request_id).encode())
+                request_id = (b"kisum-request-id", record.request_id.encode())
                 message = {**message, "headers": [*message["headers"], *added, request_id]}
             await send(message)
 
         try:
             await self._app(scope, receive, send_with_headers)
         except Exception:
-            _log.exception("request failed unexpectedly", service=self._service, request_id=str(record.request_id))
+            _log.exception("request failed unexpectedly", service=self._service, request_id=record.request_id)
             if status is not None:
                 raise  # The answer has begun: only breaking the connection tells the caller that it is not whole.
             await problem_response(scope, unexpected_problem())(scope, receive, send_with_headers)
@@ -61,7 +61,7 @@ class RequestLog:
         _log.info(
             "request",
             service=self._service,
-            request_id=str(record.request_id),
+            request_id=record.request_id,
             user_id=_text(record.user_id),
             company_id=_text(record.company_id),
             endpoint=record.endpoint or "unknown",
