@@ -103,6 +103,10 @@ def readiness(head: Head, clocks: Clocks, bounds: Bounds) -> Readiness:
     return Readiness(is_ready=doubt is None, why=doubt)
 
 
+#: A record is read again only when its bytes are others.
+_signing_key_record: Final = lru_cache(maxsize=64)(signing_key_of)
+
+
 @lru_cache(maxsize=64)
 def _public_key(raw: bytes) -> Ed25519PublicKey:
     return Ed25519PublicKey.from_public_bytes(raw)
@@ -255,11 +259,27 @@ class AccessPath:
         if not kid.isascii() or not 0 < len(kid) <= _KID_LENGTH_MAX:
             return None
         head, (raw,) = self.cache.read((signing_key_key(kid),))
+        return self._signing_key(head, kid, raw)
+
+    def session_is_live(self, user_id: UUID, session_id: UUID, generation: int) -> bool:
+        """Whether a token's session has not been ended. Raises StateUnknownError where that cannot be said."""
+        head, (raw,) = self.cache.read((sessions_key(user_id),))
+        return self._session_is_live(head, user_id, raw, session_id, generation)
+
+    def standing(self, kid: str, user_id: UUID, session_id: UUID, generation: int) -> "Standing":
+        """What `signing_key`, `session_is_live` and `keys_generation` say of a token, read in one transaction.
+
+        `kid` is one that had a key before.
+        """
+        head, (key, sessions) = self.cache.read((signing_key_key(kid), sessions_key(user_id)))
+        return Standing(self, head, (kid, key), (user_id, sessions, session_id, generation))
+
+    def _signing_key(self, head: Head, kid: str, raw: bytes | None) -> Ed25519PublicKey | None:
         if not head.complete:
             raise StateUnknownError(_INCOMPLETE)
-        doubt = self._doubt(head, (SIGNING_KEYS, kid, raw, _AUTH))
+        doubt = self._doubt(head, (SIGNING_KEYS, kid, raw, _AUTH)) if head.is_doubtful else None
         if raw is not None and doubt is None:
-            record = signing_key_of(raw)
+            record = _signing_key_record(raw)
             if record.status is None:
                 raise StateUnknownError("the newest state of the key that signed your token could not be read")
             if record.verifies(self._auth_now(head)):
@@ -270,11 +290,11 @@ class AccessPath:
             raise StateUnknownError(doubt, age_seconds=_seconds(freshness.age))
         return None
 
-    def session_is_live(self, user_id: UUID, session_id: UUID, generation: int) -> bool:
-        """Whether a token's session has not been ended. Raises StateUnknownError where that cannot be said."""
-        head, (raw,) = self.cache.read((sessions_key(user_id),))
+    def _session_is_live(self, head: Head, user_id: UUID, raw: bytes | None, session_id: UUID, generation: int) -> bool:
         unknown = self._unknown_of_auth(head, reading=True)
-        doubt = unknown.detail if unknown is not None else self._doubt(head, (SESSIONS, str(user_id), raw, _AUTH))
+        doubt = None if unknown is None else unknown.detail
+        if doubt is None and head.is_doubtful:
+            doubt = self._doubt(head, (SESSIONS, str(user_id), raw, _AUTH))
         if doubt is not None:
             raise StateUnknownError(doubt)
         if raw is None:
@@ -400,6 +420,37 @@ class AccessPath:
             if floor and (raw is None or version_of(raw)[0] < floor):
                 return f"{OWNERS[owner]} was restored and has not published its state again yet"
         return None
+
+
+class Standing:
+    """A token's key and session as of one instant. Each is judged when it is asked for."""
+
+    __slots__ = ("_head", "_key", "_path", "_session")
+
+    def __init__(
+        self,
+        path: AccessPath,
+        head: Head,
+        key: tuple[str, bytes | None],
+        session: tuple[UUID, bytes | None, UUID, int],
+    ) -> None:
+        """Use `AccessPath.standing`."""
+        self._path = path
+        self._head = head
+        self._key = key
+        self._session = session
+
+    @property
+    def keys_generation(self) -> int:
+        return self._head.keys_generation
+
+    def signing_key(self) -> Ed25519PublicKey | None:
+        """Raises StateUnknownError."""
+        return self._path._signing_key(self._head, *self._key)  # noqa: SLF001  it is a part of the path
+
+    def session_is_live(self) -> bool:
+        """Raises StateUnknownError."""
+        return self._path._session_is_live(self._head, *self._session)  # noqa: SLF001  the same
 
 
 def _seconds(age_us: int | None) -> float | None:

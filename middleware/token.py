@@ -8,7 +8,7 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from uuid import UUID
 
 import jwt
@@ -106,6 +106,21 @@ KeyLookup = Callable[[str], Awaitable[Ed25519PublicKey | None]]
 SessionCheck = Callable[[Identity], Awaitable[bool]]
 
 
+class Standing(Protocol):
+    """What may change of a token that was verified before, all of it as of one instant."""
+
+    @property
+    def keys_generation(self) -> object: ...
+
+    def signing_key(self) -> Ed25519PublicKey | None: ...
+
+    def session_is_live(self) -> bool: ...
+
+
+#: By the id of the token's key, and who it says is asking.
+StandingOf = Callable[[str, Identity], Standing]
+
+
 def _one_generation() -> object:
     return None
 
@@ -130,6 +145,7 @@ class TokenVerifier:
     :param key_of: the public key of a key id, or None where there is none to believe now.
     :param session_is_live: whether the token's session has not been ended since the token was signed.
     :param keys_generation: another value than before means that a key has changed, and nothing is remembered.
+    :param standing_of: all three of a token that was verified before; without it they are asked for one by one.
     """
 
     def __init__(
@@ -141,6 +157,7 @@ class TokenVerifier:
         session_is_live: SessionCheck,
         clock: Clock,
         keys_generation: Callable[[], object] = _one_generation,
+        standing_of: StandingOf | None = None,
     ) -> None:
         self._issuer = issuer
         self._audience = audience
@@ -148,6 +165,7 @@ class TokenVerifier:
         self._session_is_live = session_is_live
         self._clock = clock
         self._keys_generation = keys_generation
+        self._standing_of = standing_of
         self._generation = keys_generation()
         self._verified: dict[bytes, _Verified] = {}
 
@@ -158,47 +176,47 @@ class TokenVerifier:
 
     async def identify(self, authorization: str | None) -> Identity:
         """Raises TokenMissingError, TokenExpiredError, TokenInvalidError or SessionEndedError."""
-        if authorization is None:
-            raise TokenMissingError("Send the header Authorization: Bearer <access token>.")
-        scheme, _, token = authorization.partition(" ")
-        if scheme.lower() != "bearer" or not token:
-            raise TokenInvalidError("The Authorization header does not have the form: Bearer <access token>.")
-        identity = await self._identity(token)
-        await self.check_session(identity)
-        return identity
-
-    async def check_session(self, identity: Identity) -> None:
-        """Raises SessionEndedError."""
-        if not await self._session_is_live(identity):
-            raise SessionEndedError("It was signed out or revoked. Sign in again.")
-
-    async def _identity(self, token: str) -> Identity:
+        token = _token_in(authorization)
+        name = hashlib.sha256(token.encode()).digest()
+        found = self._verified.pop(name, None)
+        standing = None if found is None or self._standing_of is None else self._standing_of(found.kid, found.identity)
         # Before any key is looked up: one that changes meanwhile makes the next request verify again.
-        generation = self._keys_generation()
+        generation = self._keys_generation() if standing is None else standing.keys_generation
         if generation != self._generation:
             self._verified.clear()
             self._generation = generation
-        if len(token) > _TOKEN_LENGTH_MAX or not _COMPACT_FORM.fullmatch(token):
-            raise _invalid()
+            found = None
         now = self._clock().timestamp()
-        name = hashlib.sha256(token.encode()).digest()
-        found = self._verified.pop(name, None)
-        if found is None or not await self._holds(found, now):
-            found = await self._verify(token, now)
+        if found is None or not await self._holds(found, standing, now):
+            found, standing = await self._verify(token, now), None
         if now >= found.expires_at:
             raise TokenExpiredError("Get a new one with the refresh token, or sign in again.")
         if generation == self._generation:
             while len(self._verified) >= _VERIFIED_MAX:
                 del self._verified[next(iter(self._verified))]
             self._verified[name] = found
-        return found.identity
+        identity = found.identity
+        if standing is None:
+            await self.check_session(identity)
+        elif not standing.session_is_live():
+            raise _ended()
+        return identity
 
-    async def _holds(self, found: _Verified, now: float) -> bool:
+    async def check_session(self, identity: Identity) -> None:
+        """Raises SessionEndedError."""
+        if not await self._session_is_live(identity):
+            raise _ended()
+
+    async def _holds(self, found: _Verified, standing: Standing | None, now: float) -> bool:
         # A clock that went back proves nothing.
-        is_recent = 0 <= now - found.verified_at < _VERIFIED_FOR_SECONDS
-        return is_recent and await self._key_of(found.kid) == found.key
+        if not 0 <= now - found.verified_at < _VERIFIED_FOR_SECONDS:
+            return False
+        key = await self._key_of(found.kid) if standing is None else standing.signing_key()
+        return key == found.key
 
     async def _verify(self, token: str, now: float) -> _Verified:
+        if not _COMPACT_FORM.fullmatch(token):
+            raise _invalid()
         try:
             header = jwt.get_unverified_header(token)
             self._refuse_header(header)
@@ -228,8 +246,24 @@ class TokenVerifier:
             raise jwt.InvalidTokenError("header")
 
 
+def _token_in(authorization: str | None) -> str:
+    """Raises TokenMissingError, and TokenInvalidError where it is none or too long."""
+    if authorization is None:
+        raise TokenMissingError("Send the header Authorization: Bearer <access token>.")
+    scheme, _, token = authorization.partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise TokenInvalidError("The Authorization header does not have the form: Bearer <access token>.")
+    if len(token) > _TOKEN_LENGTH_MAX:
+        raise _invalid()
+    return token
+
+
 def _invalid() -> TokenInvalidError:
     return TokenInvalidError("It is not an access token of this platform, or it was changed. Sign in again.")
+
+
+def _ended() -> SessionEndedError:
+    return SessionEndedError("It was signed out or revoked. Sign in again.")
 
 
 def _expiry(claims: dict[str, Any]) -> int:

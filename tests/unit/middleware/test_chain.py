@@ -299,6 +299,16 @@ async def test_verified_tokens_are_forgotten_when_a_key_changes(caller: Caller) 
     assert caller.chain.verifier.remembered == 0
 
 
+async def test_a_verified_token_that_comes_again_after_a_key_changed_is_verified_again(caller: Caller) -> None:
+    await caller.call(SignedIn())
+    caller.local.clock.advance(seconds=1)
+    await caller.call(SignedIn())
+    assert caller.chain.verifier.remembered == 2
+    caller.local.hold(signing_key("k2", Ed25519PrivateKey.generate()))
+    await caller.call(SignedIn())
+    assert caller.chain.verifier.remembered == 1
+
+
 async def test_a_key_that_another_process_revokes_voids_what_this_one_has_verified(
     caller: Caller, tmp_path: Path
 ) -> None:
