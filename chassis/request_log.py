@@ -62,8 +62,8 @@ class RequestLog:
             "request",
             service=self._service,
             request_id=record.request_id,
-            user_id=_text(record.user_id),
-            company_id=_text(record.company_id),
+            user_id=None if record.identity is None else record.identity.user_text,
+            company_id=None if record.company_id is None else str(record.company_id),
             endpoint=record.endpoint or "unknown",
             method=scope["method"],
             action=record.action,
@@ -73,10 +73,6 @@ class RequestLog:
             revision=record.access.revision if record.access else None,
             age_seconds=record.access.age_seconds if record.access else None,
         )
-
-
-def _text(identifier: object) -> str | None:
-    return None if identifier is None else str(identifier)
 
 
 def _result(status: int | None) -> str:

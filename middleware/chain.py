@@ -5,11 +5,11 @@ failed. An exception nobody expected leaves through here as what it is and never
 """
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final, Protocol
 from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from access.decision import Decision, Requirement
@@ -28,6 +28,10 @@ from middleware.token import TokenVerifier
 COMPANY_HEADER: Final = "Kisum-Company-Id"
 #: The revisions a caller has seen: they are judged by no older states (design §5, Read your own write).
 AT_LEAST_HEADER: Final = "Kisum-At-Least"
+_AUTHORIZATION: Final = b"authorization"
+_COMPANY: Final = COMPANY_HEADER.lower().encode()
+_AT_LEAST: Final = AT_LEAST_HEADER.lower().encode()
+_ID_LENGTH: Final = 36
 #: What changes nothing, and is judged by the longer bound.
 _READING_METHODS: Final = frozenset({"GET", "HEAD"})
 
@@ -141,51 +145,63 @@ async def pass_guard(guard: Guard, scope: Scope, chain: Chain, record: RequestFa
     """
     if isinstance(guard, Public):
         return
-    headers = Headers(scope=scope)
-    identity = await validate_jwt(headers, chain)
+    identity = await validate_jwt(scope, chain)
     record.identity, record.user_id = identity, identity.user_id
     reading = scope["method"] in _READING_METHODS
     if isinstance(guard, SignedIn):
-        await await_revisions(headers, None, identity, chain)
+        await await_revisions(scope, None, identity, chain)
         _refuse(await chain.judge.signed_in(reading=reading), None, PLATFORM_COMPANY_ID, identity, chain)
         return
-    company_id = PLATFORM_COMPANY_ID if isinstance(guard, PlatformAdmin) else require_company_context(headers)
+    company_id = PLATFORM_COMPANY_ID if isinstance(guard, PlatformAdmin) else require_company_context(scope)
     record.company_id = company_id
-    await await_revisions(headers, company_id, identity, chain)
+    await await_revisions(scope, company_id, identity, chain)
     record.access = await resolve_access_context(guard, company_id, identity, chain, reading=reading)
 
 
-async def validate_jwt(headers: Headers, chain: Chain) -> Identity:
+def _given(scope: Scope, name: bytes) -> list[str]:
+    """The values of a header. ASGI has names in lowercase."""
+    return [value.decode("latin-1") for given, value in scope["headers"] if given == name]
+
+
+async def validate_jwt(scope: Scope, chain: Chain) -> Identity:
     """Step one: who is asking."""
-    return await chain.verifier.identify(headers.get("authorization"))
+    given = _given(scope, _AUTHORIZATION)
+    return await chain.verifier.identify(given[0] if given else None)
 
 
-def require_company_context(headers: Headers) -> CompanyId:
+def require_company_context(scope: Scope) -> CompanyId:
     """Step two: for which company. Raises CompanyHeaderMissingError or CompanyHeaderInvalidError."""
-    given = headers.getlist(COMPANY_HEADER)
+    given = _given(scope, _COMPANY)
     if not given:
         raise CompanyHeaderMissingError(f"Send the header {COMPANY_HEADER} with the id of the company you act in.")
-    try:
-        company_id = UUID(given[0])
-    except ValueError:
-        company_id = None
-    if len(given) > 1 or company_id is None or str(company_id) != given[0]:
+    company_id = _company_of(given[0]) if len(given) == 1 and len(given[0]) == _ID_LENGTH else None
+    if company_id is None:
         raise CompanyHeaderInvalidError(f"The header {COMPANY_HEADER} holds one company id, a lowercase UUID.")
-    return CompanyId(company_id)
+    return company_id
 
 
-async def await_revisions(headers: Headers, company_id: CompanyId | None, identity: Identity, chain: Chain) -> None:
+@lru_cache(maxsize=4096)
+def _company_of(text: str) -> CompanyId | None:
+    """The id that is written so, or None where it is none or is not written in its one form."""
+    try:
+        company_id = UUID(text)
+    except ValueError:
+        return None
+    return CompanyId(company_id) if str(company_id) == text else None
+
+
+async def await_revisions(scope: Scope, company_id: CompanyId | None, identity: Identity, chain: Chain) -> None:
     """Before anything is decided: wait for the states the caller names.
 
     Without a company of the guard's the one that is named with the request counts, if any. Raises
     RevisionMalformedError, RevisionForeignError, StateUnknownError, and SessionEndedError where the session has ended
     by what was waited for.
     """
-    named = headers.getlist(AT_LEAST_HEADER)
+    named = _given(scope, _AT_LEAST)
     if not named:
         return
-    if company_id is None and COMPANY_HEADER in headers:
-        company_id = require_company_context(headers)
+    if company_id is None and _given(scope, _COMPANY):
+        company_id = require_company_context(scope)
     wanted = read_revisions(",".join(named))
     check_own(wanted, company_id=company_id, user_id=identity.user_id)
     await chain.revisions.until(wanted, company_id=company_id, user_id=identity.user_id)
@@ -215,7 +231,7 @@ async def resolve_access_context(
     _refuse(decision, requirement, company_id, identity, chain, platform=isinstance(guard, PlatformAdmin))
     return AccessContext(
         decision,
-        user_id=user_id,
+        identity=identity,
         company_id=company_id,
         requirement=requirement,
         source=guard.scope if isinstance(guard, Permission) else None,
@@ -238,7 +254,7 @@ def _refuse(
     raise refusal(
         decision,
         requirement=requirement,
-        revision=revision_of(decision, company_id, identity.user_id),
+        revision=revision_of(decision, str(company_id), identity.user_text),
         fix_urls=chain.fix_urls,
         platform=platform,
     )

@@ -9,38 +9,49 @@ from access.scopes import LIMIT_TYPES, ScopeFilter, ScopeValue, filter_of, first
 from contracts.identifiers import CompanyId, UserId
 from contracts.problems import Reason
 from middleware.guards import NoScope, ScopeSource
+from middleware.identity import Identity
 from middleware.refusals import FixUrls, refusal, revision_of
 
 
 class AccessContext:
     """An allowed request. Unless the route names that it has no scope, its object or query is still to be judged."""
 
+    __slots__ = ("_decision", "_fix_urls", "_identity", "_judged", "_source", "company_id", "requirement")
+
     def __init__(
         self,
         decision: Decision,
         *,
-        user_id: UserId,
+        identity: Identity,
         company_id: CompanyId,
         requirement: Requirement | None = None,
         source: ScopeSource | NoScope | None = None,
         fix_urls: FixUrls,
     ) -> None:
         """Made by the chain; `requirement` and `source` are None for a guard that is no permission row."""
-        self.user_id = user_id
         self.company_id = company_id
         self.requirement = requirement
-        #: A TENANT_SUPERADMIN of the company. It serves guard T and opens no module.
-        membership = decision.membership
-        self.superadmin = membership is not None and membership.superadmin
+        self._identity = identity
         self._decision = decision
         self._source = source
         self._fix_urls = fix_urls
         self._judged = not isinstance(source, ScopeSource)
 
     @property
+    def user_id(self) -> UserId:
+        """Who acts."""
+        return self._identity.user_id
+
+    @property
+    def superadmin(self) -> bool:
+        """A TENANT_SUPERADMIN of the company. It serves guard T and opens no module."""
+        membership = self._decision.membership
+        return membership is not None and membership.superadmin
+
+    @property
     def revision(self) -> str | None:
         """The states the request was judged by: topic:key:epoch:version, separated by commas."""
-        return revision_of(self._decision, self.company_id, self.user_id)
+        return revision_of(self._decision, str(self.company_id), self._identity.user_text)
 
     @property
     def age_seconds(self) -> float | None:

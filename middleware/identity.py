@@ -1,6 +1,7 @@
 """Who is asking: the verified content of an access token."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from uuid import UUID
 
 from contracts.identifiers import UserId
@@ -13,3 +14,8 @@ class Identity:
     user_id: UserId
     session_id: UUID
     generation: int
+
+    @cached_property
+    def user_text(self) -> str:
+        """The person's id as it is written. An identity is kept as long as its token is remembered."""
+        return str(self.user_id)

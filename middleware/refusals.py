@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from typing import ClassVar, Final
-from uuid import UUID
 
 from access.decision import Decision, Requirement
 from access.freshness import SECOND
@@ -214,13 +213,17 @@ def _label(name: str) -> str:
     return name.replace("_", " ").capitalize() if name != "ai" else "AI"
 
 
-def revision_of(decision: Decision, company_id: UUID, user_id: UUID) -> str | None:
-    """The states judged by, topic:key:epoch:version, separated by commas; None where there was none."""
+def revision_of(decision: Decision, company_id: str, user_id: str) -> str | None:
+    """The states judged by, topic:key:epoch:version, separated by commas; None where there was none.
+
+    The ids are those of the request, as they are written.
+    """
     parts = []
-    if decision.membership is not None:
-        epoch, version = decision.membership.version
+    membership, entitlement = decision.membership, decision.entitlement
+    if membership is not None:
+        epoch, version = membership.version
         parts.append(f"auth.memberships.v1:{company_id}/{user_id}:{epoch}:{version}")
-    if decision.entitlement is not None:
-        epoch, version = decision.entitlement.version
+    if entitlement is not None:
+        epoch, version = entitlement.version
         parts.append(f"entitlements.companies.v1:{company_id}:{epoch}:{version}")
     return ",".join(parts) or None

@@ -20,7 +20,7 @@ from contracts.events.auth import MembershipStatus, RevokedSession, SessionsChan
 from contracts.events.entitlements import EntitlementStatus
 from contracts.identifiers import PLATFORM_COMPANY_ID, CompanyId, UserId, new_id
 from contracts.problems import FixAction, FixBy, Reason
-from middleware.chain import CacheJudge, cached_chain, pass_guard
+from middleware.chain import CacheJudge, _company_of, cached_chain, pass_guard
 from middleware.context import AccessContext
 from middleware.guards import (
     ActiveMember,
@@ -161,6 +161,12 @@ async def test_guards_of_a_company_ask_for_one(caller: Caller, required: Guard) 
     for given in ("", "7", str(new_id()).upper(), f"{{{new_id()}}}", new_id().hex, f"{new_id()},{new_id()}"):
         invalid = await caller.refused(required, **{"kisum-company-id": given})
         assert (invalid.kind, invalid.code) == (Kind.INVALID, "company_header_invalid"), given
+
+
+async def test_a_company_header_that_is_longer_than_an_id_is_not_kept(caller: Caller) -> None:
+    kept = _company_of.cache_info()
+    assert (await caller.refused(READ, **{"kisum-company-id": "0" * 60_000})).code == "company_header_invalid"
+    assert _company_of.cache_info() == kept
 
 
 async def test_two_company_headers_are_refused(caller: Caller) -> None:
