@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -54,6 +54,9 @@ _TURN_SECONDS: Final = 0.25
 _KID_LENGTH_MAX: Final = 120
 _ENTITLEMENTS, _AUTH = 0, 1
 _FLAGS_COUNTED_MAX: Final = 10_000
+
+#: `now` and `age` of `access.freshness.Freshness`, as a window tells them.
+_Moment: TypeAlias = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -259,12 +262,13 @@ class AccessPath:
         if not kid.isascii() or not 0 < len(kid) <= _KID_LENGTH_MAX:
             return None
         head, (raw,) = self.cache.read((signing_key_key(kid),))
-        return self._signing_key(head, kid, raw)
+        return self._signing_key(head, kid, raw, self._auth_at(head, reading=True))
 
     def session_is_live(self, user_id: UUID, session_id: UUID, generation: int) -> bool:
         """Whether a token's session has not been ended. Raises StateUnknownError where that cannot be said."""
         head, (raw,) = self.cache.read((sessions_key(user_id),))
-        return self._session_is_live(head, user_id, raw, session_id, generation)
+        moment = self._auth_at(head, reading=True)
+        return self._session_is_live(head, user_id, raw, session_id, generation, moment)
 
     def standing(self, kid: str, user_id: UUID, session_id: UUID, generation: int) -> "Standing":
         """What `signing_key`, `session_is_live` and `keys_generation` say of a token, read in one transaction.
@@ -272,9 +276,10 @@ class AccessPath:
         `kid` is one that had a key before.
         """
         head, (key, sessions) = self.cache.read((signing_key_key(kid), sessions_key(user_id)))
-        return Standing(self, head, (kid, key), (user_id, sessions, session_id, generation))
+        moment = self._auth_at(head, reading=True)
+        return Standing(self, head, (kid, key, moment), (user_id, sessions, session_id, generation, moment))
 
-    def _signing_key(self, head: Head, kid: str, raw: bytes | None) -> Ed25519PublicKey | None:
+    def _signing_key(self, head: Head, kid: str, raw: bytes | None, moment: _Moment | None) -> Ed25519PublicKey | None:
         if not head.complete:
             raise StateUnknownError(_INCOMPLETE)
         doubt = self._doubt(head, (SIGNING_KEYS, kid, raw, _AUTH)) if head.is_doubtful else None
@@ -282,7 +287,7 @@ class AccessPath:
             record = _signing_key_record(raw)
             if record.status is None:
                 raise StateUnknownError("the newest state of the key that signed your token could not be read")
-            if record.verifies(self._auth_now(head)):
+            if record.verifies(self._auth_now(head) if moment is None else moment[0]):
                 return _public_key(record.public_key)
         freshness = judge(head.owners[_AUTH:], self._clocks, self._bounds, reading=False, names=OWNERS[_AUTH:])
         doubt = doubt or freshness.doubt
@@ -290,8 +295,16 @@ class AccessPath:
             raise StateUnknownError(doubt, age_seconds=_seconds(freshness.age))
         return None
 
-    def _session_is_live(self, head: Head, user_id: UUID, raw: bytes | None, session_id: UUID, generation: int) -> bool:
-        unknown = self._unknown_of_auth(head, reading=True)
+    def _session_is_live(
+        self,
+        head: Head,
+        user_id: UUID,
+        raw: bytes | None,
+        session_id: UUID,
+        generation: int,
+        moment: _Moment | None,
+    ) -> bool:
+        unknown = None if moment is not None and head.complete else self._unknown_of_auth(head, reading=True)
         doubt = None if unknown is None else unknown.detail
         if doubt is None and head.is_doubtful:
             doubt = self._doubt(head, (SESSIONS, str(user_id), raw, _AUTH))
@@ -362,17 +375,14 @@ class AccessPath:
         self._auth_writing_window = Window(head.owners[_AUTH:], self._bounds, reading=False)
         self._windows_of = head
 
-    def _auth_at(self, head: Head, *, reading: bool) -> tuple[int, int] | None:
+    def _auth_at(self, head: Head, *, reading: bool) -> _Moment | None:
         if self._windows_of is not head:
             self._take(head)
         window = self._auth_reading_window if reading else self._auth_writing_window
         return window.at(self._wall(), self._boot())
 
     def _auth_now(self, head: Head) -> int:
-        """What expiry is judged at, however old Auth's state is."""
-        moment = self._auth_at(head, reading=True)
-        if moment is not None:
-            return moment[0]
+        """What expiry is judged at where no window holds: however old Auth's state is."""
         return judge(head.owners[_AUTH:], self._clocks, self._bounds, reading=True, names=OWNERS[_AUTH:]).now
 
     def _membership(self, company_id: UUID, user_id: UUID, *, reading: bool) -> tuple[bytes | None, Decision | None]:
@@ -431,8 +441,8 @@ class Standing:
         self,
         path: AccessPath,
         head: Head,
-        key: tuple[str, bytes | None],
-        session: tuple[UUID, bytes | None, UUID, int],
+        key: tuple[str, bytes | None, _Moment | None],
+        session: tuple[UUID, bytes | None, UUID, int, _Moment | None],
     ) -> None:
         """Use `AccessPath.standing`."""
         self._path = path

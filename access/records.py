@@ -92,6 +92,7 @@ _KEY_STATUSES: Final = {code: status for status, code in _KEY_CODES.items()}
 
 _UNKNOWN: Final = 0
 _MEMBER_ACTIVE: Final = _MEMBERSHIP_CODES[MembershipStatus.ACTIVE]
+_BELIEVED: Final = frozenset({SigningKeyStatus.ACTIVE, SigningKeyStatus.RETIRED})
 #: Statuses under which a company or its base is entitled, `past_due` until its `valid_until`.
 _LIVE: Final = frozenset(
     _ENTITLEMENT_CODES[status]
@@ -732,10 +733,7 @@ class SigningKeyRecord:
 
     def verifies(self, now: int) -> bool:
         """Whether tokens signed with it are to be believed now."""
-        return (
-            self.status in {SigningKeyStatus.ACTIVE, SigningKeyStatus.RETIRED}
-            and self.not_before <= now < self.not_after
-        )
+        return self.status in _BELIEVED and self.not_before <= now < self.not_after
 
 
 def compile_signing_key(event: SigningKeyChanged, epoch: int, version: int) -> bytes:
