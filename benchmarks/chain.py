@@ -29,7 +29,7 @@ from chassis.service import Service
 from chassis.settings import read_settings
 from cli.demo.waiting import wait_until
 from cli.running import problem_of
-from cli.serve import run
+from cli.server import run
 from contracts.identifiers import CompanyId, UserId, new_id
 from infra.postgres.database import Database
 from infra.telemetry.logging import configure_logging

@@ -33,7 +33,7 @@ from chassis.settings import read_settings
 from cli import progress
 from cli.demo.waiting import wait_until
 from cli.running import problem_of
-from cli.serve import run
+from cli.server import run
 from contracts.identifiers import CompanyId, UserId, new_id
 from contracts.topics import TOPICS
 from infra.kafka.bootstrap import bootstrap

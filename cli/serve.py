@@ -1,20 +1,18 @@
 """Runs the HTTP application of one service, or of all in one process behind one address."""
 
-import gc
 import multiprocessing
 import multiprocessing.process
 import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import click
-import uvicorn
 from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -29,11 +27,11 @@ from chassis.service import Service
 from chassis.settings import WORKERS_MAX, ServiceSettings, SettingsError, read_settings
 from cli.metrics import metrics_given_out
 from cli.registry import load, service_names
+from cli.server import configured, keep_for_good, run
 from cli.workers import Workers
 from infra.embedded.errors import CannotStart
 from infra.telemetry.logging import configure_logging
 
-_GRACE_SECONDS = 4
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 ALL = "all"
 
@@ -137,44 +135,12 @@ def serve(
         metrics = MetricsAddress(metrics_host, range(metrics_port, metrics_port + workers))
     if workers > 1:
         # Workers build the application themselves: neither it nor an open cache goes from one process to another.
-        config = _config(partial(_application_of_worker, service, metrics, log_level), host, port, workers)
+        config = configured(partial(_application_of_worker, service, metrics, log_level), host, port, workers)
         processes = Workers(config, sockets=[config.bind_socket()])
         processes.run()
         sys.exit(1 if processes.has_failed else 0)
     if not run(_application(service, settings, metrics), host, port):
         sys.exit(1)
-
-
-def run(application: Starlette, host: str, port: int) -> bool:
-    """Answer in this process until a signal ends it; whether it could start."""
-    _keep_for_good()
-    server = uvicorn.Server(_config(application, host, port, workers=1))
-    server.run()
-    return server.started
-
-
-def _config(application: Starlette | Callable[[], Starlette], host: str, port: int, workers: int) -> uvicorn.Config:
-    return uvicorn.Config(
-        application,
-        factory=workers > 1,
-        workers=workers,
-        host=host,
-        port=port,
-        loop="uvloop",
-        http="httptools",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        timeout_graceful_shutdown=_GRACE_SECONDS,
-    )
-
-
-def _keep_for_good() -> None:
-    """Have the garbage collector look no more at what has been made so far, modules and routes, which live as long as
-    the process does: each time it went through them, nobody was answered for 100 ms and more.
-    """
-    gc.collect()
-    gc.freeze()
 
 
 def _settings_of(service: str) -> dict[str, ServiceSettings]:
@@ -203,7 +169,7 @@ def _application_of_worker(service: str, metrics: MetricsAddress | None, log_lev
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     application = _application(service, _settings_of(service), metrics)
-    _keep_for_good()
+    keep_for_good()
     return application
 
 
