@@ -201,8 +201,10 @@ class _Reader:
         return {topic: len(self._consumer.partitions_for_topic(topic) or ()) for topic in topics}
 
     async def bounds(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, tuple[int, int]]:
-        begins = await self._consumer.beginning_offsets(partitions)
-        ends = await self._consumer.end_offsets(partitions)
+        # Together: each waits behind the fetch that the broker keeps, and behind the next one where it is sent later.
+        begins, ends = await asyncio.gather(
+            self._consumer.beginning_offsets(partitions), self._consumer.end_offsets(partitions)
+        )
         return {partition: (begins[partition], ends[partition]) for partition in partitions}
 
     def assign(self, positions: Mapping[TopicPartition, int]) -> None:
