@@ -18,8 +18,9 @@ from access.ingest import HEARTBEAT_TOPICS, STATE_TOPICS
 from contracts.topics import wire_name
 from infra.kafka.clients import Kafka, Record, stop_reader
 
-#: Longer than it takes until the next heartbeat of one of two owners, so that no fetch ends with nothing.
-POLL_MILLISECONDS: Final = 1000
+#: Two owners send a heartbeat each second: of the fetches that the broker keeps for so long few end with nothing. What
+#: is asked on the same connection waits behind one, and a second is the shortest time after which that is given up.
+POLL_MILLISECONDS: Final = 800
 _PARTITION_FETCH_MAX_BYTES: Final = 4 * 1024 * 1024
 
 
