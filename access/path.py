@@ -270,14 +270,14 @@ class AccessPath:
         moment = self._auth_at(head, reading=True)
         return self._session_is_live(head, user_id, raw, session_id, generation, moment)
 
-    def standing(self, kid: str, user_id: UUID, session_id: UUID, generation: int) -> "Standing":
+    def token_states(self, kid: str, user_id: UUID, session_id: UUID, generation: int) -> "TokenStates":
         """What `signing_key`, `session_is_live` and `keys_generation` say of a token, read in one transaction.
 
         `kid` is one that had a key before.
         """
         head, (key, sessions) = self.cache.read((signing_key_key(kid), sessions_key(user_id)))
         moment = self._auth_at(head, reading=True)
-        return Standing(self, head, (kid, key, moment), (user_id, sessions, session_id, generation, moment))
+        return TokenStates(self, head, (kid, key, moment), (user_id, sessions, session_id, generation, moment))
 
     def _signing_key(self, head: Head, kid: str, raw: bytes | None, moment: _Moment | None) -> Ed25519PublicKey | None:
         if not head.complete:
@@ -432,7 +432,7 @@ class AccessPath:
         return None
 
 
-class Standing:
+class TokenStates:
     """A token's key and session as of one instant. Each is judged when it is asked for."""
 
     __slots__ = ("_head", "_key", "_path", "_session")
@@ -444,7 +444,7 @@ class Standing:
         key: tuple[str, bytes | None, _Moment | None],
         session: tuple[UUID, bytes | None, UUID, int, _Moment | None],
     ) -> None:
-        """Use `AccessPath.standing`."""
+        """Use `AccessPath.token_states`."""
         self._path = path
         self._head = head
         self._key = key

@@ -10,6 +10,8 @@ from typing import Final
 import uvicorn
 from starlette.applications import Starlette
 
+#: How many more objects there are than at the last collection when the collector looks through the young.
+_COLLECTION_OBJECTS: Final = 50_000
 _GRACE_SECONDS: Final = 4
 _LOOK_ROUND_SECONDS: Final = 1.0
 #: How many of uvicorn's ticks, after which it writes the time into answers anew.
@@ -76,3 +78,6 @@ def keep_for_good() -> None:
     """
     gc.collect()
     gc.freeze()
+    # An answer of thousands of objects holds them until it is sent. Looked through every 700, as is usual, they grow
+    # old meanwhile, and whatever is old is looked through for their sake.
+    gc.set_threshold(_COLLECTION_OBJECTS, 10, 10)

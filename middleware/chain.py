@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from starlette.types import Scope
 
 from access.decision import Decision, Requirement
-from access.path import AccessPath, Standing
+from access.path import AccessPath, TokenStates
 from access.revisions import RevisionWait, check_own, read_revisions, versions_in
 from contracts.errors import DomainError, Kind
 from contracts.identifiers import PLATFORM_COMPANY_ID, CompanyId, UserId
@@ -119,8 +119,8 @@ def cached_chain(
     async def session_is_live(identity: Identity) -> bool:
         return path.session_is_live(identity.user_id, identity.session_id, identity.generation)
 
-    def standing_of(kid: str, identity: Identity) -> Standing:
-        return path.standing(kid, identity.user_id, identity.session_id, identity.generation)
+    def token_states_of(kid: str, identity: Identity) -> TokenStates:
+        return path.token_states(kid, identity.user_id, identity.session_id, identity.generation)
 
     verifier = TokenVerifier(
         issuer=issuer,
@@ -129,7 +129,7 @@ def cached_chain(
         session_is_live=session_is_live,
         clock=clock,
         keys_generation=lambda: path.keys_generation,
-        standing_of=standing_of,
+        token_states_of=token_states_of,
     )
     return Chain(
         verifier=verifier,

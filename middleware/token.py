@@ -106,7 +106,7 @@ KeyLookup = Callable[[str], Awaitable[Ed25519PublicKey | None]]
 SessionCheck = Callable[[Identity], Awaitable[bool]]
 
 
-class Standing(Protocol):
+class TokenStates(Protocol):
     """What may change of a token that was verified before, all of it as of one instant."""
 
     @property
@@ -118,7 +118,7 @@ class Standing(Protocol):
 
 
 #: By the id of the token's key, and who it says is asking.
-StandingOf = Callable[[str, Identity], Standing]
+TokenStatesOf = Callable[[str, Identity], TokenStates]
 
 
 def _one_generation() -> object:
@@ -145,7 +145,7 @@ class TokenVerifier:
     :param key_of: the public key of a key id, or None where there is none to believe now.
     :param session_is_live: whether the token's session has not been ended since the token was signed.
     :param keys_generation: another value than before means that a key has changed, and nothing is remembered.
-    :param standing_of: all three of a token that was verified before; without it they are asked for one by one.
+    :param token_states_of: all three of a token that was verified before; without it they are asked for one by one.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class TokenVerifier:
         session_is_live: SessionCheck,
         clock: Clock,
         keys_generation: Callable[[], object] = _one_generation,
-        standing_of: StandingOf | None = None,
+        token_states_of: TokenStatesOf | None = None,
     ) -> None:
         self._issuer = issuer
         self._audience = audience
@@ -165,7 +165,7 @@ class TokenVerifier:
         self._session_is_live = session_is_live
         self._clock = clock
         self._keys_generation = keys_generation
-        self._standing_of = standing_of
+        self._token_states_of = token_states_of
         self._generation = keys_generation()
         self._verified: dict[bytes, _Verified] = {}
 
@@ -179,16 +179,18 @@ class TokenVerifier:
         token = _token_in(authorization)
         name = hashlib.sha256(token.encode()).digest()
         found = self._verified.pop(name, None)
-        standing = None if found is None or self._standing_of is None else self._standing_of(found.kid, found.identity)
+        states = None
+        if found is not None and self._token_states_of is not None:
+            states = self._token_states_of(found.kid, found.identity)
         # Before any key is looked up: one that changes meanwhile makes the next request verify again.
-        generation = self._keys_generation() if standing is None else standing.keys_generation
+        generation = self._keys_generation() if states is None else states.keys_generation
         if generation != self._generation:
             self._verified.clear()
             self._generation = generation
             found = None
         now = self._clock().timestamp()
-        if found is None or not await self._holds(found, standing, now):
-            found, standing = await self._verify(token, now), None
+        if found is None or not await self._holds(found, states, now):
+            found, states = await self._verify(token, now), None
         if now >= found.expires_at:
             raise TokenExpiredError("Get a new one with the refresh token, or sign in again.")
         if generation == self._generation:
@@ -196,9 +198,9 @@ class TokenVerifier:
                 del self._verified[next(iter(self._verified))]
             self._verified[name] = found
         identity = found.identity
-        if standing is None:
+        if states is None:
             await self.check_session(identity)
-        elif not standing.session_is_live():
+        elif not states.session_is_live():
             raise _ended()
         return identity
 
@@ -207,11 +209,11 @@ class TokenVerifier:
         if not await self._session_is_live(identity):
             raise _ended()
 
-    async def _holds(self, found: _Verified, standing: Standing | None, now: float) -> bool:
+    async def _holds(self, found: _Verified, states: TokenStates | None, now: float) -> bool:
         # A clock that went back proves nothing.
         if not 0 <= now - found.verified_at < _VERIFIED_FOR_SECONDS:
             return False
-        key = await self._key_of(found.kid) if standing is None else standing.signing_key()
+        key = await self._key_of(found.kid) if states is None else states.signing_key()
         return key == found.key
 
     async def _verify(self, token: str, now: float) -> _Verified:
