@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.types import Scope
 
 from access.path import AccessPath
-from contracts.identifiers import CompanyId, UserId, new_id
+from contracts.identifiers import CompanyId, new_id
 from infra.clock import Clock
 from infra.postgres.database import Database
 from middleware.context import AccessContext
@@ -33,7 +33,6 @@ class RequestRecord:
     request_id: str = field(default_factory=_new_request_id)
     endpoint: str | None = None
     action: str | None = None
-    user_id: UserId | None = None
     company_id: CompanyId | None = None
     identity: Identity | None = None
     access: AccessContext | None = None

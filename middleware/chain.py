@@ -103,7 +103,6 @@ class RequestFacts(Protocol):
     """What the chain learns of a request, step by step, so that a refused one is logged with it too."""
 
     identity: Identity | None
-    user_id: UserId | None
     company_id: CompanyId | None
     access: AccessContext | None
 
@@ -146,7 +145,7 @@ async def pass_guard(guard: Guard, scope: Scope, chain: Chain, record: RequestFa
     if isinstance(guard, Public):
         return
     identity = await validate_jwt(scope, chain)
-    record.identity, record.user_id = identity, identity.user_id
+    record.identity = identity
     reading = scope["method"] in _READING_METHODS
     if isinstance(guard, SignedIn):
         await await_revisions(scope, None, identity, chain)

@@ -18,7 +18,7 @@ from access.unknown import StateUnknownError
 from contracts.errors import DomainError, Kind
 from contracts.events.auth import MembershipStatus, RevokedSession, SessionsChanged, SigningKeyStatus
 from contracts.events.entitlements import EntitlementStatus
-from contracts.identifiers import PLATFORM_COMPANY_ID, CompanyId, UserId, new_id
+from contracts.identifiers import PLATFORM_COMPANY_ID, CompanyId, new_id
 from contracts.problems import FixAction, FixBy, Reason
 from middleware.chain import CacheJudge, _company_of, cached_chain, pass_guard
 from middleware.context import AccessContext
@@ -56,7 +56,6 @@ OF_A_COMPANY = [each for each in EVERY_GUARD if not isinstance(each, SignedIn | 
 @dataclass
 class Record:
     identity: Identity | None = None
-    user_id: UserId | None = None
     company_id: CompanyId | None = None
     access: AccessContext | None = None
 
@@ -150,7 +149,8 @@ async def test_every_other_guard_asks_for_a_token(caller: Caller, required: Guar
 
 async def test_signed_in_asks_for_no_company(caller: Caller) -> None:
     await caller.call(SignedIn(), **NO_COMPANY)
-    assert caller.record.user_id == caller.local.user_id
+    assert caller.record.identity is not None
+    assert caller.record.identity.user_id == caller.local.user_id
     assert caller.record.access is None
 
 
@@ -222,7 +222,8 @@ async def test_a_refusal_names_the_layer_and_the_fix(caller: Caller, reason: Rea
     assert "administrator" in error.detail
     assert "{" not in error.detail
     # The log still knows who was refused, and where.
-    assert caller.record.user_id == local.user_id
+    assert caller.record.identity is not None
+    assert caller.record.identity.user_id == local.user_id
     assert caller.record.company_id == local.company_id
     assert caller.record.access is None
 
