@@ -47,7 +47,7 @@ async def test_a_server_that_is_told_before_it_waits_ends_too() -> None:
 
 @asynccontextmanager
 async def tell_and_end(_: Starlette) -> AsyncIterator[None]:
-    print(gc.get_freeze_count(), len(gc.get_objects()))  # noqa: T201 - to the process that asks
+    print(gc.get_freeze_count(), len(gc.get_objects()), flush=True)  # noqa: T201 - to the process that asks
     os.kill(os.getpid(), signal.SIGTERM)
     yield
 
