@@ -17,7 +17,7 @@ from contracts.envelope import Envelope, UndecodableEventError, WithheldStateErr
 from contracts.events.auth import GrantChanged, PermissionsChanged, SessionsChanged, SigningKeyChanged
 from contracts.events.entitlements import EntitlementChanged
 from contracts.events.heartbeat import Heartbeat
-from contracts.payload import EPOCH_MAX, VERSION_MAX, Payload
+from contracts.payload import EPOCH_MAX, OPAQUE_ID_PATTERN, SLUG_PATTERN, VERSION_MAX, Payload
 from contracts.topics import TOPICS, Topic
 from infra.kafka import partitioner
 
@@ -37,9 +37,9 @@ HEARTBEAT_TOPICS: Final[Mapping[str, Topic]] = {
 }
 #: The version of a heartbeat is a time in microseconds: some day in 2255.
 HEARTBEAT_VERSION_MAX: Final = 2**53
-_KID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,120}")
-_ID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-_SLUG: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_KID: Final = re.compile(OPAQUE_ID_PATTERN)
+_ID: Final = re.compile(records.UUID_PATTERN)
+_SLUG: Final = re.compile(SLUG_PATTERN)
 
 
 def partitions_of(owner: str) -> list[Partition]:

@@ -15,7 +15,7 @@ from typing import Final
 from uuid import UUID
 
 from access.cache import Upsert
-from access.records import MODULE_IDS, Scope, compile_held, compile_scopes, packed_membership
+from access.records import MODULE_IDS, UUID_PATTERN, Scope, compile_held, compile_scopes, packed_membership
 from contracts.envelope import VALUE_SIZE_MAX_BYTES
 from contracts.events.auth import GrantChanged, MembershipStatus, ModuleGrant
 from contracts.payload import EPOCH_MAX, OPAQUE_ID_PATTERN, SLUG_PATTERN, VERSION_MAX
@@ -24,19 +24,18 @@ from contracts.payload import EPOCH_MAX, OPAQUE_ID_PATTERN, SLUG_PATTERN, VERSIO
 _HELD_REMEMBERED: Final = 4096
 _HELD_MAX_BYTES: Final = 4096
 
-_ID: Final = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 #: Delegations go the long way: few people have any.
 _EVENT: Final = re.compile(
     (
         '{"event_id":"([0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12})"'
         f',"type":"{re.escape(GrantChanged.event_type)}"'
         r',"occurred_at":"([0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}(?:\.[0-9]{6})?Z)"'
-        f',"company_id":"(?P<company>{_ID})"'
-        f',"actor_user_id":(?:null|"{_ID}")'
-        f',"aggregate_id":"((?P=company)/(?P<user>{_ID}))"'
+        f',"company_id":"(?P<company>{UUID_PATTERN})"'
+        f',"actor_user_id":(?:null|"{UUID_PATTERN}")'
+        f',"aggregate_id":"((?P=company)/(?P<user>{UUID_PATTERN}))"'
         ',"epoch":([1-9][0-9]{0,6}),"version":([1-9][0-9]{0,12})'
-        f',"correlation_id":"{_ID}"'
-        f',"causation_id":(?:null|"{_ID}")'
+        f',"correlation_id":"{UUID_PATTERN}"'
+        f',"causation_id":(?:null|"{UUID_PATTERN}")'
         ',"data":{"user_id":"(?P=user)","status":"([a-z]+)","superadmin":(true|false)'
         r',"modules":\[(?:(.*)}})?\],"delegations":\[\]}}'
     ).encode()

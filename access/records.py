@@ -130,8 +130,9 @@ _GRANTS_AT: Final = _HEAD_SIZE + 2
 _EPOCH_START: Final = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 _MICROSECOND: Final = timedelta(microseconds=1)
 #: The one way to write a UUID.
-_UUID_TEXT: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-_UUIDS_TEXT: Final = re.compile(rf"{_UUID_TEXT.pattern}(?:,{_UUID_TEXT.pattern})*")
+UUID_PATTERN: Final = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+_UUID_TEXT: Final = re.compile(UUID_PATTERN)
+_UUIDS_TEXT: Final = re.compile(rf"{UUID_PATTERN}(?:,{UUID_PATTERN})*")
 _UUID_SIZE: Final = 16
 _IS_UUID: Final = 255
 _COUNT_MAX: Final = 255
